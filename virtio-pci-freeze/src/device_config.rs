@@ -1,0 +1,73 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The device-specific configuration and its generation (VIRTIO 1.4 §2.5).
+
+use crate::transport::ConfigError;
+
+/// Longest device-specific configuration, in bytes: what its place in the BAR holds.
+pub const MAX_DEVICE_CONFIG: usize = 0x1000;
+
+/// An image of the device-specific configuration.
+///
+/// The device owns the contents and changes them through [`update`](Self::update); what a driver writes leaves the
+/// model as an effect and comes back the same way, so that a device can live on another thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    bytes: Vec<u8>,
+    generation: u8,
+    /// Whether it has changed since a driver last read any of it. The generation moves at the next read, as the note
+    /// in VIRTIO 1.4 §4.1.4.3.1 asks, so that 256 changes between two reads do not look like none.
+    changed: bool,
+}
+
+impl DeviceConfig {
+    pub(crate) fn new(bytes: Vec<u8>) -> Result<Self, ConfigError> {
+        if bytes.len() > MAX_DEVICE_CONFIG {
+            return Err(ConfigError::DeviceConfigTooLong {
+                length: bytes.len(),
+                limit: MAX_DEVICE_CONFIG,
+            });
+        }
+        Ok(Self {
+            bytes,
+            generation: 0,
+            changed: false,
+        })
+    }
+
+    /// The configuration atomicity value.
+    pub fn generation(&self) -> u8 {
+        self.generation
+    }
+
+    /// The contents.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A driver's read; bytes beyond the end read 0.
+    pub(crate) fn read(&mut self, offset: usize, data: &mut [u8]) {
+        if self.changed {
+            self.changed = false;
+            self.generation = self.generation.wrapping_add(1);
+        }
+        data.fill(0);
+        let source = self.bytes.iter().skip(offset);
+        data.iter_mut()
+            .zip(source)
+            .for_each(|(to, from)| *to = *from);
+    }
+
+    /// Replaces the contents from `offset` on; bytes beyond the end are ignored. Returns whether anything changed.
+    pub(crate) fn update(&mut self, offset: usize, data: &[u8]) -> bool {
+        let target = self.bytes.iter_mut().skip(offset);
+        let mut changed = false;
+        for (to, from) in target.zip(data) {
+            changed |= to != from;
+            *to = *from;
+        }
+        self.changed |= changed;
+        changed
+    }
+}

@@ -1,0 +1,131 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What an access asks of the world outside the model.
+
+use core::slice::Iter;
+
+use arrayvec::ArrayVec;
+
+/// What a reset leaves of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetKind {
+    /// Everything goes: queues, features and all device state (VIRTIO 1.4 §2.4).
+    Full,
+    /// The registers read as after a reset; the device retains its state and the queues are parked.
+    Frozen,
+}
+
+/// Names one reset, so that a late answer to an older one is not taken for an answer to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetTicket(pub u32);
+
+/// How the device starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationKind {
+    /// The driver set up queues on a device that holds no state.
+    Fresh,
+    /// The driver set up queues on a device that retained its state across a frozen reset.
+    Retained,
+    /// The driver set up no queue: the parked ones are back, and so is all that it knew before.
+    Reinstated,
+}
+
+/// One thing to do, in the order given, after an access or event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Stop taking buffers, finish those taken, apply the reset to the device, then call
+    /// [`reset_done`](crate::Transport::reset_done) with the ticket.
+    Reset {
+        /// What to keep.
+        kind: ResetKind,
+        /// To be handed back.
+        ticket: ResetTicket,
+    },
+    /// Start the device with the queues that [`active_queues`](crate::Transport::active_queues) lists.
+    /// No buffer may be taken before the first [`Kick`](Effect::Kick) or [`Notify`](Effect::Notify).
+    Activate(ActivationKind),
+    /// Process every active queue: doorbells may have been lost, or written before the device could see them.
+    Kick,
+    /// Stop touching guest memory before the access returns: the function may not master the bus.
+    Pause,
+    /// The driver rang a queue's doorbell.
+    Notify {
+        /// Index of the queue.
+        queue: u16,
+        /// What the driver wrote (VIRTIO 1.4 §4.1.5.2).
+        data: u32,
+    },
+    /// Make sure the device can retain its state, then call [`freeze_done`](crate::Transport::freeze_done).
+    /// The queues go on being served.
+    Freeze,
+    /// The guest ended its freeze.
+    Unfreeze,
+    /// Finish the buffers taken, send their notifications, take no more, then call
+    /// [`suspend_done`](crate::Transport::suspend_done) (VIRTIO 1.4 §3.4.2).
+    Suspend,
+    /// Run again after a suspend, then call [`resume_done`](crate::Transport::resume_done).
+    Resume,
+    /// Stop one queue, forget its position, then call [`queue_reset_done`](crate::Transport::queue_reset_done).
+    ResetQueue {
+        /// Index of the queue.
+        queue: u16,
+    },
+    /// The driver enabled a queue again on a running device (VIRTIO 1.4 §2.6.1).
+    StartQueue {
+        /// Index of the queue.
+        queue: u16,
+    },
+    /// The driver wrote the device-specific configuration.
+    DeviceConfigWrite {
+        /// Offset in bytes.
+        offset: u16,
+        /// Bytes written, 1 to 8.
+        width: u8,
+        /// The bytes, little-endian.
+        value: u64,
+    },
+    /// Interrupts wait to be sent: take them with [`next_interrupt`](crate::VirtioPciFunction::next_interrupt).
+    Interrupt,
+    /// Drive the INTx line to this level.
+    Intx(bool),
+}
+
+/// The most effects one access can have: an access covers at most 8 bytes, so at most one register with more than two.
+const MAX_EFFECTS: usize = 16;
+
+/// The effects of one access or event, in order.
+#[must_use = "an effect that nobody carries out is a lost command"]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects(ArrayVec<Effect, MAX_EFFECTS>);
+
+impl Effects {
+    /// No effect.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The effects in order.
+    pub fn iter(&self) -> Iter<'_, Effect> {
+        self.0.iter()
+    }
+
+    pub(crate) fn push(&mut self, effect: Effect) {
+        let pushed = self.0.try_push(effect);
+        debug_assert!(pushed.is_ok(), "MAX_EFFECTS is too small for {effect:?}");
+    }
+}
+
+impl IntoIterator for Effects {
+    type Item = Effect;
+    type IntoIter = arrayvec::IntoIter<Effect, MAX_EFFECTS>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}

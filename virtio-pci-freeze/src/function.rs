@@ -1,0 +1,444 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A whole virtio PCI function (VIRTIO 1.4 §4.1).
+
+use crate::bars::{BarLayout, Place, SharedMemoryRegion};
+use crate::common_config::CommonConfig;
+use crate::config_space::{ConfigSpace, Identity, NOTIFY_STRIDE};
+use crate::effect::{Effect, Effects, ResetKind, ResetTicket};
+use crate::msix::{Interrupt, Msix, VectorOwner};
+use crate::spec::{VIRTIO_MSI_NO_VECTOR, isr, pci};
+use crate::status::Phase;
+use crate::transport::{
+    ConfigError, Counters, PowerState, ResetOutcome, Transport, TransportConfig, count,
+};
+
+/// Longest write that is carried out, in bytes; no bus that a guest drives makes longer ones.
+pub const MAX_WRITE: usize = 8;
+
+/// What a VMM decides about a function.
+#[derive(Clone, Debug)]
+pub struct FunctionConfig {
+    /// The transport; its `starts_as_bus_master` is overridden, since a PCI function never does.
+    pub transport: TransportConfig,
+    /// What identifies it on the bus.
+    pub identity: Identity,
+    /// Regions of shared memory, at most 2.
+    pub shared_memory: Vec<SharedMemoryRegion>,
+    /// Who keeps the MSI-X table.
+    pub vector_owner: VectorOwner,
+    /// Whether there is a power management capability.
+    pub power_management: bool,
+}
+
+/// A virtio PCI function: configuration space, BARs, interrupts and retention.
+///
+/// It is driven by accesses and events, and answers with values and [`Effects`]; it never blocks and touches nothing.
+#[derive(Clone, Debug)]
+pub struct VirtioPciFunction {
+    common: CommonConfig,
+    space: ConfigSpace,
+    bars: BarLayout,
+    msix: Msix,
+    isr: u8,
+    interrupt_pin: bool,
+}
+
+impl VirtioPciFunction {
+    /// A function as after power-on.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] names what the caller asked for and cannot have.
+    pub fn new(config: FunctionConfig) -> Result<Self, ConfigError> {
+        let FunctionConfig {
+            mut transport,
+            identity,
+            shared_memory,
+            vector_owner,
+            power_management,
+        } = config;
+        transport.starts_as_bus_master = false;
+        let bars = BarLayout::new(transport.vectors, shared_memory)?;
+        let msix = Msix::new(vector_owner, transport.vectors);
+        let common = CommonConfig::new(transport)?;
+        let no_soft_reset = power_management.then(|| common.transport().no_soft_reset());
+        let space = ConfigSpace::new(&identity, &bars, no_soft_reset, common.length());
+        Ok(Self {
+            common,
+            space,
+            bars,
+            msix,
+            isr: 0,
+            interrupt_pin: identity.interrupt_pin,
+        })
+    }
+
+    /// The virtio side.
+    pub fn transport(&self) -> &Transport {
+        self.common.transport()
+    }
+
+    /// The BARs.
+    pub fn bars(&self) -> &BarLayout {
+        &self.bars
+    }
+
+    /// Reads configuration space; bytes beyond its end read 0.
+    pub fn read_config(&mut self, offset: u16, data: &mut [u8]) -> Effects {
+        let mut effects = Effects::none();
+        let offset = usize::from(offset);
+        if self.space.touches_window(offset, data.len()) {
+            self.read_through_window(&mut effects);
+        }
+        self.space.read(offset, data);
+        effects
+    }
+
+    /// Writes configuration space. Writes of more than [`MAX_WRITE`] bytes are ignored and counted.
+    pub fn write_config(&mut self, offset: u16, data: &[u8]) -> Effects {
+        let mut effects = Effects::none();
+        if data.len() > MAX_WRITE {
+            count(&mut self.counters().accesses_ignored);
+            return effects;
+        }
+        if self.sizes_a_bar(offset, data) && self.transport().awaits_driver() {
+            // Firmware sizes BARs when it boots and leaves them alone when it wakes: so that reset was a reboot.
+            self.common.transport_mut().reboot(&mut effects);
+        }
+        let offset = usize::from(offset);
+        self.space.write(offset, data);
+        self.apply_config_space(&mut effects);
+        if self.space.touches_window(offset, data.len()) {
+            self.write_through_window(offset, data.len(), &mut effects);
+        }
+        self.finish(&mut effects);
+        effects
+    }
+
+    /// Reads a BAR. In D3hot nothing answers, which reads as all ones (PCI PM 1.2 §5.4.1).
+    pub fn read_bar(&mut self, bar: u8, offset: u64, data: &mut [u8]) -> Effects {
+        let mut effects = Effects::none();
+        if self.transport().power() == PowerState::D3hot {
+            data.fill(0xff);
+            count(&mut self.counters().accesses_ignored);
+            return effects;
+        }
+        self.read_place(bar, offset, data, &mut effects);
+        effects
+    }
+
+    /// Writes a BAR. Writes in D3hot, and of more than [`MAX_WRITE`] bytes, are ignored and counted.
+    pub fn write_bar(&mut self, bar: u8, offset: u64, data: &[u8]) -> Effects {
+        let mut effects = Effects::none();
+        if data.len() > MAX_WRITE || self.transport().power() == PowerState::D3hot {
+            count(&mut self.counters().accesses_ignored);
+            return effects;
+        }
+        self.write_place(bar, offset, data, &mut effects);
+        self.finish(&mut effects);
+        effects
+    }
+
+    /// The function is reset from outside (see [`Transport::function_reset`]).
+    pub fn function_reset(&mut self) -> Effects {
+        let mut effects = Effects::none();
+        self.common.transport_mut().function_reset(&mut effects);
+        self.space.reset();
+        self.msix.reset_table();
+        self.clear_isr(&mut effects);
+        self.finish(&mut effects);
+        effects
+    }
+
+    /// The VM rebooted, or the function leaves it (see [`Transport::reboot`]).
+    pub fn reboot(&mut self) -> Effects {
+        let mut effects = Effects::none();
+        self.common.transport_mut().reboot(&mut effects);
+        self.space.reset();
+        self.msix.reset_table();
+        self.apply_config_space(&mut effects);
+        self.clear_isr(&mut effects);
+        effects
+    }
+
+    /// The VMM knows that the guest sleeps now.
+    pub fn platform_sleep(&mut self) {
+        self.common.transport_mut().platform_sleep();
+    }
+
+    /// The VMM knows that the guest has woken.
+    pub fn platform_wake(&mut self) {
+        self.common.transport_mut().platform_wake();
+    }
+
+    /// See [`Transport::reset_done`].
+    pub fn reset_done(&mut self, ticket: ResetTicket, outcome: ResetOutcome<'_>) -> Effects {
+        let mut effects = Effects::none();
+        let done = self.common.transport_mut().reset_done(ticket, outcome);
+        if let Some(ResetKind::Full | ResetKind::Frozen) = done {
+            self.msix.clear_pending();
+            self.clear_isr(&mut effects);
+        }
+        effects
+    }
+
+    /// See [`Transport::freeze_done`].
+    pub fn freeze_done(&mut self, honoured: bool) {
+        self.common.transport_mut().freeze_done(honoured);
+    }
+
+    /// See [`Transport::suspend_done`].
+    pub fn suspend_done(&mut self, suspended: bool) -> Effects {
+        let tell = self.common.transport_mut().suspend_done(suspended);
+        self.tell_config_change(tell)
+    }
+
+    /// See [`Transport::resume_done`].
+    pub fn resume_done(&mut self, resumed: bool) -> Effects {
+        let mut effects = Effects::none();
+        if self
+            .common
+            .transport_mut()
+            .resume_done(resumed, &mut effects)
+        {
+            self.raise_config();
+        }
+        self.finish(&mut effects);
+        effects
+    }
+
+    /// See [`Transport::queue_reset_done`].
+    pub fn queue_reset_done(&mut self, index: u16) {
+        self.common.transport_mut().queue_reset_done(index);
+    }
+
+    /// The device met an error that only a reset cures.
+    pub fn needs_reset(&mut self) -> Effects {
+        let tell = self.common.transport_mut().needs_reset();
+        self.tell_config_change(tell)
+    }
+
+    /// The device changed its configuration from `offset` on.
+    pub fn update_device_config(&mut self, offset: u16, data: &[u8]) -> Effects {
+        let transport = self.common.transport_mut();
+        let changed = transport.device_config_mut().update(offset.into(), data);
+        let tell = changed && transport.is_live();
+        self.tell_config_change(tell)
+    }
+
+    /// The device has used buffers of `queue` and the driver wants to know.
+    pub fn queue_used(&mut self, queue: u16) -> Effects {
+        let mut effects = Effects::none();
+        self.raise_queue(queue);
+        self.finish(&mut effects);
+        effects
+    }
+
+    /// The VMM gave or took a vector's way to the guest, where it owns the table ([`VectorOwner::Vmm`]).
+    pub fn connect_vector(&mut self, vector: u16, connected: bool) -> Effects {
+        let mut effects = Effects::none();
+        self.msix.connect(vector, connected);
+        self.finish(&mut effects);
+        effects
+    }
+
+    /// Takes the next interrupt to send. To be called until it returns `None` after [`Effect::Interrupt`].
+    pub fn next_interrupt(&mut self) -> Option<Interrupt> {
+        if !self.transport().may_interrupt() {
+            return None;
+        }
+        self.msix.take()
+    }
+
+    fn counters(&mut self) -> &mut Counters {
+        self.common.transport_mut().counters_mut()
+    }
+
+    fn read_place(&mut self, bar: u8, offset: u64, data: &mut [u8], effects: &mut Effects) {
+        data.fill(0);
+        match self.bars.place(bar, offset, self.common.length()) {
+            Some(Place::Common(at)) => self.common.read(at, data),
+            Some(Place::Isr(at)) => self.read_isr(at, data, effects),
+            Some(Place::Device(at)) => {
+                let config = self.common.transport_mut().device_config_mut();
+                config.read(usize::try_from(at).unwrap_or(usize::MAX), data);
+            }
+            Some(Place::MsixTable(at)) => self.msix.read_table(at, data),
+            Some(Place::MsixPending(at)) => self.msix.read_pending(at, data),
+            Some(Place::Notify(_)) => {}
+            None => count(&mut self.counters().accesses_ignored),
+        }
+    }
+
+    fn write_place(&mut self, bar: u8, offset: u64, data: &[u8], effects: &mut Effects) {
+        match self.bars.place(bar, offset, self.common.length()) {
+            Some(Place::Common(at)) => self.common.write(at, data, effects),
+            Some(Place::Device(at)) => self.write_device_config(at, data, effects),
+            Some(Place::Notify(at)) => self.write_doorbell(at, data, effects),
+            Some(Place::MsixTable(at)) => self.msix.write_table(at, data),
+            Some(Place::Isr(_) | Place::MsixPending(_)) | None => {
+                count(&mut self.counters().accesses_ignored);
+            }
+        }
+    }
+
+    fn write_device_config(&mut self, offset: u64, data: &[u8], effects: &mut Effects) {
+        let suspended = matches!(self.transport().phase(), Phase::Suspended | Phase::Resuming);
+        let width = u8::try_from(data.len())
+            .ok()
+            .filter(|&width| width > 0 && !suspended);
+        let (Ok(offset), Some(width)) = (u16::try_from(offset), width) else {
+            count(&mut self.counters().register_writes_ignored);
+            return;
+        };
+        let mut bytes = [0; MAX_WRITE];
+        bytes
+            .iter_mut()
+            .zip(data)
+            .for_each(|(to, from)| *to = *from);
+        let value = u64::from_le_bytes(bytes);
+        effects.push(Effect::DeviceConfigWrite {
+            offset,
+            width,
+            value,
+        });
+    }
+
+    /// A doorbell is where it is written; what is written is for the device (§4.1.5.2).
+    fn write_doorbell(&mut self, offset: u64, data: &[u8], effects: &mut Effects) {
+        let queue = offset
+            .checked_div(NOTIFY_STRIDE.into())
+            .and_then(|q| u16::try_from(q).ok());
+        let aligned = offset.is_multiple_of(NOTIFY_STRIDE.into());
+        let (Some(queue), true) = (queue, aligned) else {
+            count(&mut self.counters().notifications_ignored);
+            return;
+        };
+        let mut bytes = [0; 4];
+        bytes
+            .iter_mut()
+            .zip(data)
+            .for_each(|(to, from)| *to = *from);
+        let value = u32::from_le_bytes(bytes);
+        self.common.transport_mut().notify(queue, value, effects);
+    }
+
+    fn read_isr(&mut self, offset: u64, data: &mut [u8], effects: &mut Effects) {
+        if let (0, Some(first)) = (offset, data.first_mut()) {
+            *first = self.isr;
+            self.clear_isr(effects);
+        }
+    }
+
+    fn clear_isr(&mut self, effects: &mut Effects) {
+        let asserted = self.isr != 0 && self.interrupt_pin;
+        self.isr = 0;
+        self.space.set_interrupt_status(false);
+        if asserted {
+            effects.push(Effect::Intx(false));
+        }
+    }
+
+    fn sizes_a_bar(&self, offset: u16, data: &[u8]) -> bool {
+        let bars = u16::from(pci::BAR0)..u16::from(pci::BAR0).saturating_add(24);
+        bars.contains(&offset) && data == [0xff; 4]
+    }
+
+    fn read_through_window(&mut self, effects: &mut Effects) {
+        let mut data = [0; 4];
+        if let Some(window) = self.space.window()
+            && let Some(data) = data.get_mut(..window.length)
+            && self.transport().power() == PowerState::D0
+        {
+            self.read_place(window.bar, window.offset, data, effects);
+        }
+        self.space.set(self.space.window_data(), &data);
+    }
+
+    /// Acts once a write covers all the bytes that the window is long.
+    fn write_through_window(&mut self, offset: usize, length: usize, effects: &mut Effects) {
+        let start = self.space.window_data();
+        let end = offset.saturating_add(length);
+        let Some(window) = self.space.window() else {
+            return;
+        };
+        let covered = offset <= start && end >= start.saturating_add(window.length);
+        if !covered || self.transport().power() == PowerState::D3hot {
+            count(&mut self.counters().accesses_ignored);
+            return;
+        }
+        let mut data = [0; 4];
+        self.space.read(start, &mut data);
+        if let Some(data) = data.get(..window.length) {
+            self.write_place(window.bar, window.offset, data, effects);
+        }
+    }
+
+    /// Brings transport and MSI-X in line with what configuration space says now.
+    fn apply_config_space(&mut self, effects: &mut Effects) {
+        let transport = self.common.transport_mut();
+        transport.set_power_state(self.space.power_state(), effects);
+        transport.set_bus_master(self.space.is_bus_master(), effects);
+        let (enabled, function_mask) = self.space.msix_control();
+        self.msix.set_control(enabled, function_mask);
+    }
+
+    fn tell_config_change(&mut self, tell: bool) -> Effects {
+        let mut effects = Effects::none();
+        if tell {
+            self.raise_config();
+        }
+        self.finish(&mut effects);
+        effects
+    }
+
+    fn raise_config(&mut self) {
+        // §4.1.4.5.1: the bit is set before the notification, with MSI-X too.
+        self.isr |= isr::CONFIG;
+        let vector = self.transport().config_vector();
+        if vector != VIRTIO_MSI_NO_VECTOR {
+            self.msix.raise(vector);
+        }
+    }
+
+    fn raise_queue(&mut self, queue: u16) {
+        let vector = self.transport().queue(queue).map(|queue| queue.vector);
+        if !self.msix.is_enabled() {
+            self.isr |= isr::QUEUE;
+        }
+        if let Some(vector) = vector.filter(|&vector| vector != VIRTIO_MSI_NO_VECTOR) {
+            self.msix.raise(vector);
+        }
+    }
+
+    /// After every access: a kick re-signals the queues, and what may go is announced.
+    ///
+    /// An interrupt sent just before a sleep can die with the MSI-X table, and one raised by the kick may find no way
+    /// to the guest yet. Signalling every queue again costs the driver one look at its used rings.
+    fn finish(&mut self, effects: &mut Effects) {
+        if effects.iter().any(|effect| *effect == Effect::Kick) {
+            self.resignal_queues();
+        }
+        let intx = self.interrupt_pin
+            && self.isr != 0
+            && !self.msix.is_enabled()
+            && self.transport().phase() == Phase::Running;
+        if intx {
+            self.space.set_interrupt_status(true);
+            if self.space.command() & pci::COMMAND_INTX_DISABLE == 0 {
+                effects.push(Effect::Intx(true));
+            }
+        }
+        if self.transport().may_interrupt() && self.msix.has_deliverable() {
+            effects.push(Effect::Interrupt);
+        }
+    }
+
+    fn resignal_queues(&mut self) {
+        let Self { common, msix, .. } = self;
+        for setup in common.transport().active_queues() {
+            msix.raise(setup.vector);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the bus, the platform and the VMM do.
+
+use core::mem;
+
+use super::{Bus, Found, Lifecycle, PowerState, Retention, Transport, count};
+use crate::common_config::Selectors;
+use crate::effect::{Effect, Effects, ResetKind, ResetTicket};
+use crate::queue::Queue;
+use crate::retention::{FreezeState, HoldReason, HoldSources, Stopped};
+use crate::spec::{DeviceStatus, VIRTIO_MSI_NO_VECTOR};
+
+impl Transport {
+    /// The function may, or may no longer, touch memory (PCI 3.0 §6.2.2, BusMaster).
+    pub fn set_bus_master(&mut self, master: bool, effects: &mut Effects) {
+        if master {
+            self.holds.end_cause(HoldReason::BusMasterOff);
+        } else if self.bus.master
+            && self.is_live()
+            && self.sources().is_some_and(|sources| sources.bus_master_off)
+        {
+            self.holds.begin(HoldReason::BusMasterOff);
+        }
+        self.change_bus(Bus { master, ..self.bus }, effects);
+    }
+
+    /// The function enters a power state (PCI PM 1.2 §5).
+    pub fn set_power_state(&mut self, power: PowerState, effects: &mut Effects) {
+        if power == PowerState::D0 {
+            self.holds.end_cause(HoldReason::D3hot);
+        } else if self.bus.power == PowerState::D0 && self.sources().is_some_and(|s| s.d3hot) {
+            self.holds.begin(HoldReason::D3hot);
+        }
+        self.change_bus(Bus { power, ..self.bus }, effects);
+    }
+
+    /// The VMM knows that the guest sleeps now (ACPI 6.5 §7.4.2.3, S3).
+    pub fn platform_sleep(&mut self) {
+        if self.sources().is_some() {
+            self.holds.begin(HoldReason::PlatformSleep);
+        }
+    }
+
+    /// The VMM knows that the guest has woken.
+    pub fn platform_wake(&mut self) {
+        self.holds.end_cause(HoldReason::PlatformSleep);
+    }
+
+    /// The function is reset from outside: a bus reset, a platform reset or VFIO_USER_DEVICE_RESET.
+    ///
+    /// Where that can be a wake, the device holds until the driver has shown what it is.
+    pub fn function_reset(&mut self, effects: &mut Effects) {
+        count(&mut self.counters.function_resets);
+        let hint = self.sources().is_some_and(|s| s.function_reset);
+        let suspended = self.lifecycle == Lifecycle::Suspended;
+        let held = self.is_held() || suspended || (hint && self.has_state());
+        // A function whose state outlives D3hot keeps it through the reset that ends a sleep (PCI PM 1.2 §5.4).
+        let asleep = suspended
+            || self.holds.is_held(HoldReason::D3hot)
+            || self.holds.is_held(HoldReason::PlatformSleep);
+        let reset_bus = Bus {
+            master: self.config.starts_as_bus_master,
+            power: PowerState::D0,
+        };
+        self.holds.end_cause(HoldReason::D3hot);
+        if held && self.has_state() {
+            self.holds.begin(HoldReason::FunctionReset);
+            self.holds.end_cause(HoldReason::FunctionReset);
+        }
+        if !held {
+            self.bus = reset_bus;
+            self.freeze = FreezeState::Unfrozen;
+            self.holds.clear();
+            self.begin_reset(ResetKind::Full, effects);
+        } else if asleep && self.no_soft_reset() {
+            self.change_bus(reset_bus, effects);
+        } else {
+            self.bus = reset_bus;
+            self.begin_reset(ResetKind::Frozen, effects);
+        }
+    }
+
+    /// Whether a function reset was held and the driver has not shown itself since.
+    pub fn awaits_driver(&self) -> bool {
+        self.holds.is_held(HoldReason::FunctionReset)
+    }
+
+    /// The VM rebooted, or the device leaves it: nothing may remain for the next guest to meet.
+    pub fn reboot(&mut self, effects: &mut Effects) {
+        self.holds.clear();
+        self.freeze = FreezeState::Unfrozen;
+        if let Lifecycle::Resetting { kind, found, .. } = &mut self.lifecycle {
+            if *kind == ResetKind::Full {
+                return;
+            }
+            let found = mem::replace(found, Found::Live);
+            self.lifecycle = match found {
+                Found::Live => Lifecycle::Running,
+                Found::Stopped(stopped) => Lifecycle::Stopped(stopped),
+            };
+        }
+        self.begin_reset(ResetKind::Full, effects);
+    }
+
+    fn sources(&self) -> Option<HoldSources> {
+        match self.config.retention {
+            Retention::Off => None,
+            Retention::On { sources, .. } => Some(sources),
+        }
+    }
+
+    pub(crate) fn no_soft_reset(&self) -> bool {
+        matches!(
+            self.config.retention,
+            Retention::On {
+                no_soft_reset: true,
+                ..
+            }
+        )
+    }
+
+    fn has_state(&self) -> bool {
+        self.lifecycle != Lifecycle::Stopped(Stopped::Clean)
+    }
+
+    fn change_bus(&mut self, bus: Bus, effects: &mut Effects) {
+        let before = self.may_access_memory();
+        self.bus = bus;
+        if before && !self.may_access_memory() {
+            effects.push(Effect::Pause);
+        } else if !before {
+            self.kick_if_reachable(effects);
+        }
+    }
+
+    /// Resets the device, or only the registers where it has nothing to do for that.
+    pub(super) fn begin_reset(&mut self, kind: ResetKind, effects: &mut Effects) {
+        let found = match mem::replace(&mut self.lifecycle, Lifecycle::Running) {
+            resetting @ Lifecycle::Resetting { .. } => {
+                self.lifecycle = resetting;
+                return;
+            }
+            Lifecycle::Stopped(stopped) => {
+                if kind == ResetKind::Frozen || stopped == Stopped::Clean {
+                    self.lifecycle = Lifecycle::Stopped(stopped);
+                    self.reset_registers();
+                    return;
+                }
+                Found::Stopped(stopped)
+            }
+            _ => Found::Live,
+        };
+        self.last_ticket = self.last_ticket.wrapping_add(1);
+        let ticket = ResetTicket(self.last_ticket);
+        self.lifecycle = Lifecycle::Resetting {
+            kind,
+            ticket,
+            found,
+        };
+        effects.push(Effect::Reset { kind, ticket });
+    }
+
+    pub(super) fn reset_registers(&mut self) {
+        let Self {
+            config: _,
+            status,
+            driver_features,
+            config_vector,
+            selectors,
+            queues,
+            lifecycle: _,
+            // A hold outlives the reset that it is for, and only the guest, or a reboot, ends a freeze.
+            holds: _,
+            freeze: _,
+            bus: _,
+            last_ticket: _,
+            device_config: _,
+            counters: _,
+        } = self;
+        *status = DeviceStatus::default();
+        *driver_features = 0;
+        *config_vector = VIRTIO_MSI_NO_VECTOR;
+        *selectors = Selectors::default();
+        queues.iter_mut().for_each(Queue::reset);
+    }
+}
