@@ -1,3 +1,86 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder.
+//! A virtio-gpu device (VIRTIO 1.4 §5.7) whose state survives a guest's S3.
+//!
+//! [`Gpu`] is a pure model: requests go in as bytes, replies and pictures come out. It has no
+//! file descriptor, thread, clock or socket, and knows no transport and no VMM. The caller pops
+//! descriptor chains, copies each readable part once, and writes back what [`Gpu::control`] made
+//! of it.
+//!
+//! The decision that shapes it: a reset and a suspend are different events. The transport says
+//! which one it sees ([`ResetKind`]). A frozen reset keeps every resource, backing, scanout,
+//! cursor and UUID, and marks resources as *retained*: a guest that woke goes on naming them, one
+//! that rebooted unseen creates their ids anew, and both are served.
+//!
+//! ```
+//! use virtio_gpu_s3::{
+//!     Activation, Gpu, GpuConfig, NullDisplay, NullRenderer, OutputConfig, ResetKind, Response,
+//! };
+//! use vm_memory::{GuestAddress, GuestMemoryMmap};
+//!
+//! let config = GpuConfig::new(vec![OutputConfig { width: 1280, height: 800 }])?;
+//! let mut gpu = Gpu::new(config, Box::new(NullRenderer::default()), Box::new(NullDisplay))?;
+//! let features = gpu.device_features();
+//! gpu.activate(features, Activation::Fresh);
+//!
+//! let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+//! let mut request = [0; 24];
+//! request[..4].copy_from_slice(&0x100_u32.to_le_bytes()); // GET_DISPLAY_INFO
+//! let mut response = Response::new(408);
+//! let _ = gpu.control(&request, &mem, &mut response);
+//! assert_eq!(response.bytes()[..4], 0x1101_u32.to_le_bytes());
+//!
+//! gpu.quiesce()?;
+//! gpu.reset(ResetKind::Frozen);
+//! gpu.activate(features, Activation::Reinstated);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Not here: queues, interrupts, PCI, displays that show something, renderers that draw.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test that is wrong shall panic"
+    )
+)]
+#![deny(missing_docs)]
+
+pub mod command;
+pub mod protocol;
+pub mod renderer;
+
+mod backing;
+mod config;
+mod device;
+mod display;
+mod edid;
+mod error;
+mod fence;
+mod geometry;
+mod pixel;
+mod resource;
+mod response;
+mod scanout;
+mod status;
+#[cfg(any(test, feature = "test-utils"))]
+pub mod testing;
+
+pub use config::{ConfigError, GpuConfig, Limits, OutputConfig};
+pub use device::{Activation, Gpu, Outcome, Outstanding, ResetKind};
+pub use display::{CursorImage, DisplaySink, NullDisplay, ScanoutMode};
+pub use error::GuestError;
+pub use fence::{Completed, Fence, Timeline, Token};
+pub use geometry::Rect;
+pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat};
+pub use renderer::{NullControl, NullRenderer, Renderer, RendererError};
+pub use response::Response;
+pub use status::{Counters, ErrorCounters, ErrorKind, ScanoutStatus, Status};

@@ -1,0 +1,134 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+use vm_memory::{Bytes, GuestMemoryMmap};
+
+use super::*;
+
+fn entry(addr: u64, length: u32) -> MemEntry {
+    MemEntry {
+        addr: addr.into(),
+        length: length.into(),
+        padding: 0.into(),
+    }
+}
+
+/// Two regions that touch, and one apart; every byte tells its address.
+fn memory() -> GuestMemoryMmap {
+    let ranges = [(0, 0x4000), (0x4000, 0x4000), (0x10000, 0x4000)]
+        .map(|(start, len)| (GuestAddress(start), len));
+    let mem = GuestMemoryMmap::from_ranges(&ranges).unwrap();
+    for (start, len) in ranges {
+        for at in (start.0..).take(len) {
+            mem.write_obj(byte_at(at), GuestAddress(at)).unwrap();
+        }
+    }
+    mem
+}
+
+fn byte_at(address: u64) -> u8 {
+    (address ^ (address >> 8)).to_le_bytes()[0]
+}
+
+#[test]
+fn ranges_that_touch_become_one_segment() {
+    let mem = memory();
+    let entries = [entry(0x1000, 0x1000), entry(0x2000, 0x1000), entry(0, 16)];
+    let backing = Backing::new(&entries, &mem).unwrap();
+    assert_eq!(backing.segments.len(), 2);
+    assert_eq!(backing.len(), 0x2010);
+}
+
+#[test]
+fn a_range_outside_memory_is_refused_at_attach() {
+    let mem = memory();
+    for bad in [
+        entry(0x8000, 1),
+        entry(0x7fff, 2),
+        entry(u64::MAX, 2),
+        entry(u64::MAX - 1, u32::MAX),
+    ] {
+        Backing::new(&[entry(0, 16), bad], &mem).unwrap_err();
+    }
+}
+
+#[test]
+fn an_empty_range_backs_nothing() {
+    let backing = Backing::new(&[entry(0, 0), entry(8, 8), entry(0, 0)], &memory()).unwrap();
+    assert_eq!((backing.len(), backing.segments.len()), (8, 1));
+}
+
+#[test]
+fn rows_are_read_across_segments_and_regions() {
+    let mem = memory();
+    let pieces = [(0x10010, 100), (0x3ff0, 0x30), (0x100, 7), (0x13f00, 0x100)];
+    let entries = pieces.map(|(addr, len)| entry(addr, len));
+    let backing = Backing::new(&entries, &mem).unwrap();
+    let flat: Vec<u8> = pieces
+        .iter()
+        .flat_map(|(addr, len)| (*addr..).take(*len as usize))
+        .map(byte_at)
+        .collect();
+    for (offset, stride, len, count) in [
+        (0_usize, 20_usize, 13_usize, 5_usize),
+        (95, 3, 60, 40),
+        (1, 50, 50, 7),
+        (0, 0, 9, 3),
+    ] {
+        let rows = Rows {
+            offset: offset as u64,
+            stride: stride as u64,
+            len,
+            count: u32::try_from(count).unwrap(),
+        };
+        let pitch = len + 5;
+        let mut target = vec![0; pitch * count];
+        backing.read_rows(&mem, rows, &mut target, pitch).unwrap();
+        for row in 0..count {
+            let from = offset + row * stride;
+            assert_eq!(target[row * pitch..][..len], flat[from..][..len]);
+            assert_eq!(target[row * pitch + len..][..5], [0; 5]);
+        }
+    }
+}
+
+#[test]
+fn rows_that_end_past_the_backing_are_refused_and_leave_the_target_alone() {
+    let mem = memory();
+    let backing = Backing::new(&[entry(0, 256)], &mem).unwrap();
+    let rows = |offset, stride, len, count| Rows {
+        offset,
+        stride,
+        len,
+        count,
+    };
+    for bad in [
+        rows(0, 64, 65, 4),
+        rows(256, 64, 1, 1),
+        rows(u64::MAX, 64, 64, 2),
+        rows(0, u64::MAX, 1, 3),
+        rows(1, 64, 64, 4),
+    ] {
+        let mut target = [0; 4096];
+        backing.read_rows(&mem, bad, &mut target, 80).unwrap_err();
+        assert_eq!(target, [0; 4096], "{bad:?}");
+    }
+    let mut target = [0; 256];
+    backing
+        .read_rows(&mem, rows(0, 64, 64, 4), &mut target, 64)
+        .unwrap();
+}
+
+#[test]
+fn memory_that_was_unplugged_since_is_an_error() {
+    let backing = Backing::new(&[entry(0x10000, 16)], &memory()).unwrap();
+    let smaller = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
+    let rows = Rows {
+        offset: 0,
+        stride: 16,
+        len: 16,
+        count: 1,
+    };
+    backing
+        .read_rows(&smaller, rows, &mut [0; 16], 16)
+        .unwrap_err();
+}

@@ -1,0 +1,219 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Rendering contexts and capsets.
+
+use std::collections::BTreeSet;
+
+use vm_memory::GuestMemoryBackend;
+
+use super::Gpu;
+use crate::error::{CommandError, GuestError};
+use crate::geometry::Rect;
+use crate::pixel::row_bytes;
+use crate::protocol::{feature, wire};
+use crate::renderer::{GuestPages, Pages};
+use crate::resource::{Content, Rendered, Retention};
+use crate::response::Reply;
+use crate::status::ErrorKind;
+
+/// A guest's rendering context, as far as it is not the renderer's.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) attached: BTreeSet<u32>,
+    pub(super) retention: Retention,
+}
+
+/// The part of `context_init` that names a capset (VIRTIO 1.4 §5.7.6.9).
+const CONTEXT_INIT_CAPSET_ID_MASK: u32 = 0xff;
+
+impl Gpu {
+    pub(super) fn get_capset_info(&self, index: u32) -> Result<Reply, CommandError> {
+        let capsets = self.renderer.capsets();
+        let capset = capsets.get(index as usize).ok_or(GuestError::Parameter {
+            field: "capset_index",
+            value: index.into(),
+        })?;
+        Ok(Reply::CapsetInfo(wire::RespCapsetInfo {
+            capset_id: capset.id.into(),
+            capset_max_version: capset.max_version.into(),
+            capset_max_size: capset.max_size.into(),
+            padding: 0.into(),
+        }))
+    }
+
+    pub(super) fn get_capset(&mut self, id: u32, version: u32) -> Result<Reply, CommandError> {
+        let capsets = self.renderer.capsets();
+        let known = capsets.iter().find(|capset| capset.id == id);
+        let capset = known.ok_or(GuestError::Parameter {
+            field: "capset_id",
+            value: id.into(),
+        })?;
+        if version > capset.max_version {
+            return Err(CommandError::Guest(GuestError::Parameter {
+                field: "capset_version",
+                value: version.into(),
+            }));
+        }
+        let mut bytes = self.renderer.capset(id, version)?;
+        bytes.truncate(capset.max_size as usize);
+        Ok(Reply::Capset(bytes))
+    }
+
+    pub(super) fn ctx_create(
+        &mut self,
+        id: u32,
+        context_init: u32,
+        debug_name: &[u8],
+    ) -> Result<Reply, CommandError> {
+        let known = self.contexts.get(&id);
+        if id == 0 || known.is_some_and(|known| known.retention == Retention::Live) {
+            return Err(GuestError::ContextIdTaken { id }.into());
+        }
+        self.check_context_init(context_init)?;
+        self.destroy_context(id);
+        let max = self.config.limits().max_contexts;
+        if self.contexts.len() >= max {
+            return Err(CommandError::Guest(GuestError::Limit {
+                what: "contexts",
+                asked: 1,
+                left: 0,
+            }));
+        }
+        self.renderer.create_context(id, context_init, debug_name)?;
+        let context = Context {
+            attached: BTreeSet::new(),
+            retention: Retention::Live,
+        };
+        self.contexts.insert(id, context);
+        Ok(Reply::NoData)
+    }
+
+    pub(super) fn ctx_destroy(&mut self, id: u32) -> Result<Reply, CommandError> {
+        self.context(id)?;
+        self.destroy_context(id);
+        Ok(Reply::NoData)
+    }
+
+    pub(super) fn ctx_attach_resource<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+        memory: &M,
+    ) -> Result<Reply, CommandError> {
+        let attached = self.context(ctx_id)?.attached.contains(&resource_id);
+        self.resources.name(resource_id)?;
+        if attached {
+            return Ok(Reply::NoData);
+        }
+        self.promote(resource_id, memory)?;
+        self.renderer.attach_resource(ctx_id, resource_id)?;
+        self.context(ctx_id)?.attached.insert(resource_id);
+        Ok(Reply::NoData)
+    }
+
+    /// Linux detaches what it closes whether it was attached or not.
+    pub(super) fn ctx_detach_resource(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+    ) -> Result<Reply, CommandError> {
+        self.resources.name(resource_id)?;
+        if self.context(ctx_id)?.attached.remove(&resource_id) {
+            self.renderer.detach_resource(ctx_id, resource_id)?;
+        }
+        Ok(Reply::NoData)
+    }
+
+    /// The context that a command names: from now on it is live.
+    pub(super) fn context(&mut self, id: u32) -> Result<&mut Context, GuestError> {
+        let context = self.contexts.get_mut(&id);
+        let context = context.ok_or(GuestError::NoSuchContext { id })?;
+        context.retention = Retention::Live;
+        Ok(context)
+    }
+
+    /// Ends a context, if there is one, with every fence on its rings.
+    pub(super) fn destroy_context(&mut self, id: u32) {
+        let Some(context) = self.contexts.remove(&id) else {
+            return;
+        };
+        for resource_id in context.attached {
+            if self.renderer.detach_resource(id, resource_id).is_err() {
+                self.counters.errors.count(ErrorKind::Renderer);
+            }
+        }
+        if self.renderer.destroy_context(id).is_err() {
+            self.counters.errors.count(ErrorKind::Renderer);
+        }
+        self.fences.finish_context(id);
+    }
+
+    fn check_context_init(&self, context_init: u32) -> Result<(), GuestError> {
+        let refused = GuestError::Parameter {
+            field: "context_init",
+            value: context_init.into(),
+        };
+        let capset = context_init & CONTEXT_INIT_CAPSET_ID_MASK;
+        let negotiated = self.negotiated & feature::CONTEXT_INIT != 0;
+        let capsets = self.renderer.capsets();
+        match (context_init, capset) {
+            (0, _) => Ok(()),
+            (_, 0) if negotiated => Ok(()),
+            (_, capset) if negotiated && capsets.iter().any(|known| known.id == capset) => Ok(()),
+            _ => Err(refused),
+        }
+    }
+
+    /// Makes a 2D resource or a guest's blob known to the renderer. A picture comes along.
+    fn promote<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        id: u32,
+        memory: &M,
+    ) -> Result<(), CommandError> {
+        let resource = self.resources.name(id)?;
+        if resource.in_renderer() {
+            return Ok(());
+        }
+        match &resource.content {
+            Content::Pixels(pixels) => {
+                let bytes = Rendered::estimate(&Rendered::params_of(pixels));
+                self.make_room(id, 0, bytes)?;
+                if let Err(error) = self.render_pixels(id, memory) {
+                    // Half a resource is none; whether there was one is the renderer's to know.
+                    let _ = self.renderer.destroy_resource(id);
+                    return Err(error);
+                }
+                self.resources.promote(id)?;
+            }
+            Content::Blob(blob) => {
+                let params = blob.params;
+                let backing = resource.backing.as_ref();
+                let pages = backing.map(|backing| Pages { backing, memory });
+                let pages = pages.as_ref().map(|pages| pages as &dyn GuestPages);
+                self.renderer.create_blob(0, id, &params, pages)?;
+                self.resources.promote(id)?;
+            }
+            Content::Rendered(_) => {}
+        }
+        Ok(())
+    }
+
+    fn render_pixels<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        id: u32,
+        memory: &M,
+    ) -> Result<(), CommandError> {
+        let resource = self.resources.name(id)?;
+        let Content::Pixels(pixels) = &resource.content else {
+            return Ok(());
+        };
+        let renderer = &mut self.renderer;
+        renderer.create_resource(id, &Rendered::params_of(pixels))?;
+        let whole = Rect::sized(pixels.width, pixels.height);
+        renderer.write_pixels(id, whole, row_bytes(pixels.width), &pixels.bytes)?;
+        if let Some(backing) = &resource.backing {
+            renderer.attach_backing(id, &Pages { backing, memory })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,427 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The device: commands in, table changes and replies out.
+
+mod blob;
+mod context;
+mod cursor;
+mod lifecycle;
+mod query;
+mod room;
+mod scanout;
+mod three_d;
+mod two_d;
+
+use std::collections::BTreeMap;
+
+use std::{fmt, mem};
+
+use vm_memory::GuestMemoryBackend;
+use zerocopy::FromZeros;
+
+use crate::command::{self, Command, Decoded, Rendering};
+use crate::config::{ConfigError, GpuConfig, OutputConfig};
+use crate::display::DisplaySink;
+use crate::error::{CommandError, GuestError};
+use crate::fence::{Completed, Fences, Timeline, Token};
+use crate::pixel::Image;
+use crate::protocol::{
+    EVENT_DISPLAY, FLAG_FENCE, FLAG_INFO_RING_IDX, MAX_RING_IDX, Queue, feature, wire,
+};
+use crate::renderer::Renderer;
+use crate::resource::Resources;
+use crate::response::{Reply, Response};
+use crate::scanout::{Binding, Scanout};
+use crate::status::{Counters, ScanoutStatus, Status};
+use context::Context;
+use three_d::Direction;
+
+pub use lifecycle::{Activation, Outstanding, ResetKind};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a deferred request must be answered later"]
+pub enum Outcome {
+    /// The response is complete.
+    Done,
+    /// The response comes from [`Gpu::take_completed`] under this token.
+    Deferred(Token),
+}
+
+/// A virtio-gpu device without a transport.
+///
+/// Owns its renderer and display for its whole life; no reset drops them.
+pub struct Gpu {
+    config: GpuConfig,
+    negotiated: u64,
+    events_read: u32,
+    resources: Resources,
+    contexts: BTreeMap<u32, Context>,
+    scanouts: Vec<Scanout>,
+    fences: Fences,
+    last_uuid: u64,
+    counters: Counters,
+    renderer: Box<dyn Renderer>,
+    display: Box<dyn DisplaySink>,
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpu")
+            .field("config", &self.config)
+            .field("negotiated", &self.negotiated)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gpu {
+    /// A device as `config` says, with no resource and every scanout disabled.
+    ///
+    /// # Errors
+    /// The configuration asks for what the renderer cannot do.
+    pub fn new(
+        config: GpuConfig,
+        renderer: Box<dyn Renderer>,
+        display: Box<dyn DisplaySink>,
+    ) -> Result<Self, ConfigError> {
+        let scanouts = config
+            .outputs()
+            .iter()
+            .map(|_| Scanout::default())
+            .collect();
+        Ok(Self {
+            config,
+            negotiated: 0,
+            events_read: 0,
+            resources: Resources::default(),
+            contexts: BTreeMap::new(),
+            scanouts,
+            fences: Fences::default(),
+            last_uuid: 0,
+            counters: Counters::default(),
+            renderer,
+            display,
+        })
+    }
+
+    /// The GPU feature bits to offer (VIRTIO 1.4 §5.7.3), as a mask.
+    pub fn device_features(&self) -> u64 {
+        let able = if self.renderer.capsets().is_empty() {
+            GpuConfig::FEATURES_2D
+        } else {
+            GpuConfig::FEATURES_3D
+        };
+        with_dependencies(self.config.features() & able)
+    }
+
+    /// The device configuration (VIRTIO 1.4 §5.7.4). `events_clear` reads as 0.
+    pub fn config_space(&self) -> [u8; size_of::<wire::Config>()] {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let config = wire::Config {
+            events_read: self.events_read.into(),
+            events_clear: 0.into(),
+            num_scanouts: count(self.scanouts.len()).into(),
+            num_capsets: count(self.renderer.capsets().len()).into(),
+            blob_alignment: 0.into(),
+        };
+        zerocopy::transmute!(config)
+    }
+
+    /// A guest's write to the device configuration. Only `events_clear` can be written: each bit
+    /// set clears the same bit of `events_read` (VIRTIO 1.4 §5.7.4.1).
+    pub fn write_config(&mut self, offset: usize, data: &[u8]) {
+        let mut clear = [0; 4];
+        let first = mem::offset_of!(wire::Config, events_clear);
+        for (index, byte) in data.iter().enumerate() {
+            let slot = offset
+                .checked_add(index)
+                .and_then(|at| at.checked_sub(first))
+                .and_then(|at| clear.get_mut(at));
+            if let Some(slot) = slot {
+                *slot = *byte;
+            }
+        }
+        self.events_read &= !u32::from_le_bytes(clear);
+    }
+
+    /// The user resized an output. The caller then raises a configuration change interrupt.
+    ///
+    /// # Errors
+    /// No such output, or an impossible size.
+    pub fn resize_output(&mut self, index: usize, output: OutputConfig) -> Result<(), ConfigError> {
+        self.config.set_output(index, output)?;
+        self.events_read |= EVENT_DISPLAY;
+        Ok(())
+    }
+
+    /// Executes one request of the control queue.
+    ///
+    /// `request` is a copy of the readable part, of which
+    /// [`max_command_bytes`](crate::Limits::max_command_bytes) are enough.
+    pub fn control<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        request: &[u8],
+        memory: &M,
+        response: &mut Response,
+    ) -> Outcome {
+        self.counters.control_commands = self.counters.control_commands.saturating_add(1);
+        self.process(Queue::Control, request, memory, response)
+    }
+
+    /// Executes one request of the cursor queue. Drivers give no room for an answer; those that
+    /// do get one.
+    pub fn cursor<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        request: &[u8],
+        memory: &M,
+        response: &mut Response,
+    ) -> Outcome {
+        self.counters.cursor_commands = self.counters.cursor_commands.saturating_add(1);
+        self.process(Queue::Cursor, request, memory, response)
+    }
+
+    /// Answers whose fences have signalled, in the order of each timeline.
+    pub fn take_completed(&mut self) -> impl Iterator<Item = Completed> + '_ {
+        self.collect_fences();
+        self.fences.drain_ready()
+    }
+
+    /// What the device holds now and what happened to it.
+    pub fn status(&self) -> Status {
+        let outputs = self.config.outputs();
+        let scanouts = self.scanouts.iter().zip(outputs).map(|(scanout, output)| {
+            let binding = scanout.binding.as_ref();
+            let mode = binding.map(Binding::mode);
+            ScanoutStatus {
+                resource_id: binding.map(|binding| binding.resource_id),
+                width: mode.map_or(output.width, |mode| mode.width),
+                height: mode.map_or(output.height, |mode| mode.height),
+                cursor: scanout.cursor.shape.is_some(),
+            }
+        });
+        Status {
+            resources: self.resources.len(),
+            retained: self.resources.retained().count(),
+            contexts: self.contexts.len(),
+            host_bytes: self.resources.host_bytes(),
+            renderer_bytes: self.resources.renderer_bytes(),
+            pending_fences: self.fences.len(),
+            scanouts: scanouts.collect(),
+            counters: self.counters,
+        }
+    }
+
+    /// What the scanout shows, with its cursor if asked; black when it is disabled. `None` if
+    /// there is no such scanout.
+    pub fn scanout_image(&self, scanout: u32, with_cursor: bool) -> Option<Image> {
+        let index = scanout as usize;
+        let output = self.config.outputs().get(index)?;
+        let scanout = self.scanouts.get(index)?;
+        let binding = scanout.binding.as_ref();
+        let frame = binding.and_then(|binding| binding.frame(&self.resources));
+        let mut image = match frame {
+            Some(frame) => frame.to_image(),
+            None => Image::black(output.width, output.height),
+        };
+        if with_cursor && let Some(shape) = &scanout.cursor.shape {
+            let cursor = &scanout.cursor;
+            image.blend(&shape.image().frame, cursor.x.into(), cursor.y.into());
+        }
+        Some(image)
+    }
+
+    fn process<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        queue: Queue,
+        request: &[u8],
+        memory: &M,
+        response: &mut Response,
+    ) -> Outcome {
+        let Decoded { header, command } = command::decode(request, queue, self.negotiated);
+        let (timeline, mut reply) = self.reply_header(&header);
+        let mut fence = None;
+        let result = command
+            .and_then(|command| self.check_ring_idx(&header).map(|()| command))
+            .map_err(CommandError::from)
+            .and_then(|command| {
+                let payload = self.execute(header.ctx_id.get(), &command, memory)?;
+                if timeline.is_some() && command.is_asynchronous() {
+                    fence = timeline.map(|timeline| self.fences.next(timeline));
+                    fence.map_or(Ok(()), |fence| self.renderer.create_fence(fence))?;
+                }
+                Ok(payload)
+            });
+        match &result {
+            Ok(payload) => {
+                reply.type_ = payload.type_().0.into();
+                response.set(&reply, payload.body());
+            }
+            Err(error) => {
+                fence = None;
+                self.counters.errors.count(error.kind());
+                reply.type_ = error.response().0.into();
+                response.set(&reply, &[]);
+            }
+        }
+        if response.lost() > 0 && queue == Queue::Control {
+            let truncated = &mut self.counters.truncated_responses;
+            *truncated = truncated.saturating_add(1);
+        }
+        match timeline {
+            Some(timeline) if fence.is_some() || self.fences.is_busy(timeline) => {
+                let answer = mem::take(response);
+                Outcome::Deferred(self.fences.defer(timeline, fence, answer))
+            }
+            _ => Outcome::Done,
+        }
+    }
+
+    fn execute<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        ctx_id: u32,
+        command: &Command<'_>,
+        memory: &M,
+    ) -> Result<Reply, CommandError> {
+        match *command {
+            Command::GetDisplayInfo => Ok(self.get_display_info()),
+            Command::GetEdid { scanout_id } => self.get_edid(scanout_id),
+            Command::ResourceCreate2d {
+                resource_id,
+                format,
+                width,
+                height,
+            } => self.resource_create_2d(resource_id, format, width, height),
+            Command::ResourceUnref { resource_id } => self.resource_unref(resource_id),
+            Command::SetScanout {
+                scanout_id,
+                resource_id,
+                rect,
+            } => self.set_scanout(scanout_id, resource_id, rect),
+            Command::ResourceFlush { resource_id, rect } => {
+                self.resource_flush(resource_id, rect, memory)
+            }
+            Command::TransferToHost2d {
+                resource_id,
+                rect,
+                offset,
+            } => self.transfer_to_host_2d(resource_id, rect, offset, memory),
+            Command::ResourceAttachBacking {
+                resource_id,
+                entries,
+            } => self.resource_attach_backing(resource_id, entries, memory),
+            Command::ResourceDetachBacking { resource_id } => {
+                self.resource_detach_backing(resource_id)
+            }
+            Command::ResourceAssignUuid { resource_id } => self.resource_assign_uuid(resource_id),
+            Command::Cursor(command) => self.cursor_command(command, memory),
+            Command::ResourceCreateBlob {
+                resource_id,
+                ref params,
+                entries,
+            } => self.resource_create_blob(ctx_id, resource_id, params, entries, memory),
+            Command::SetScanoutBlob {
+                scanout_id,
+                resource_id,
+                rect,
+                ref layout,
+            } => self.set_scanout_blob(scanout_id, resource_id, rect, layout),
+            Command::Rendering(command) => self.render(ctx_id, command, memory),
+        }
+    }
+
+    fn render<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        ctx_id: u32,
+        command: Rendering<'_>,
+        memory: &M,
+    ) -> Result<Reply, CommandError> {
+        match command {
+            Rendering::GetCapsetInfo { index } => self.get_capset_info(index),
+            Rendering::GetCapset { id, version } => self.get_capset(id, version),
+            Rendering::CtxCreate {
+                context_init,
+                debug_name,
+            } => self.ctx_create(ctx_id, context_init, debug_name),
+            Rendering::CtxDestroy => self.ctx_destroy(ctx_id),
+            Rendering::CtxAttachResource { resource_id } => {
+                self.ctx_attach_resource(ctx_id, resource_id, memory)
+            }
+            Rendering::CtxDetachResource { resource_id } => {
+                self.ctx_detach_resource(ctx_id, resource_id)
+            }
+            Rendering::ResourceCreate3d {
+                resource_id,
+                ref params,
+            } => self.resource_create_3d(resource_id, params),
+            Rendering::TransferToHost3d {
+                resource_id,
+                ref transfer,
+            } => self.transfer_3d(Direction::ToHost, ctx_id, resource_id, transfer, memory),
+            Rendering::TransferFromHost3d {
+                resource_id,
+                ref transfer,
+            } => self.transfer_3d(Direction::FromHost, ctx_id, resource_id, transfer, memory),
+            Rendering::Submit3d { stream, in_fences } => self.submit_3d(ctx_id, stream, in_fences),
+        }
+    }
+
+    /// The timeline of a fenced request, and the header its answer starts from: the fence's
+    /// numbers are echoed, everything else is zero (VIRTIO 1.4 §5.7.6.7).
+    fn reply_header(&self, request: &wire::CtrlHdr) -> (Option<Timeline>, wire::CtrlHdr) {
+        let mut reply = wire::CtrlHdr::new_zeroed();
+        if request.flags.get() & FLAG_FENCE == 0 {
+            return (None, reply);
+        }
+        reply.flags = FLAG_FENCE.into();
+        reply.fence_id = request.fence_id;
+        reply.ctx_id = request.ctx_id;
+        if !self.names_ring(request) {
+            return (Some(Timeline::Global), reply);
+        }
+        reply.flags = (FLAG_FENCE | FLAG_INFO_RING_IDX).into();
+        reply.ring_idx = request.ring_idx;
+        let timeline = Timeline::Ring {
+            ctx_id: request.ctx_id.get(),
+            ring_idx: request.ring_idx,
+        };
+        (Some(timeline), reply)
+    }
+
+    /// `ring_idx` means something only with CONTEXT_INIT.
+    fn names_ring(&self, request: &wire::CtrlHdr) -> bool {
+        let flagged = request.flags.get() & FLAG_INFO_RING_IDX != 0;
+        flagged && self.negotiated & feature::CONTEXT_INIT != 0
+    }
+
+    fn check_ring_idx(&self, request: &wire::CtrlHdr) -> Result<(), GuestError> {
+        if self.names_ring(request) && request.ring_idx > MAX_RING_IDX {
+            return Err(GuestError::Parameter {
+                field: "ring_idx",
+                value: request.ring_idx.into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn scanout_mut(&mut self, id: u32) -> Result<&mut Scanout, GuestError> {
+        self.scanouts
+            .get_mut(id as usize)
+            .ok_or(GuestError::NoSuchScanout { id })
+    }
+
+    fn collect_fences(&mut self) {
+        for fence in self.renderer.poll() {
+            self.fences.signal(fence);
+        }
+    }
+}
+
+/// The features without those whose requirement is missing (VIRTIO 1.4 §5.7.3).
+fn with_dependencies(features: u64) -> u64 {
+    if features & feature::VIRGL == 0 {
+        features & !feature::CONTEXT_INIT
+    } else {
+        features
+    }
+}

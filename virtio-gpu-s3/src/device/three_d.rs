@@ -1,0 +1,179 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! 3D resources, transfers and command streams.
+
+use vm_memory::GuestMemoryBackend;
+use zerocopy::little_endian::U64;
+
+use super::Gpu;
+use super::two_d::wrong;
+use crate::error::{CommandError, GuestError};
+use crate::renderer::{Pages, RendererError, Resource3d, Transfer3d};
+use crate::resource::{Content, Rendered, Resource};
+use crate::response::Reply;
+
+/// Mip levels of the largest texture there is (32768 pixels).
+const MAX_LEVEL: u32 = 15;
+/// More than any GPU has.
+const MAX_SAMPLES: u32 = 32;
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    ToHost,
+    FromHost,
+}
+
+impl Gpu {
+    pub(super) fn resource_create_3d(
+        &mut self,
+        id: u32,
+        params: &Resource3d,
+    ) -> Result<Reply, CommandError> {
+        self.check_new_resource_id(id)?;
+        self.check_resource_3d(params)?;
+        self.room_for_resource(id, 0, Rendered::estimate(params))?;
+        self.renderer.create_resource(id, params)?;
+        let content = Content::Rendered(Rendered {
+            params: *params,
+            shadow: None,
+        });
+        self.resources.insert(id, Resource::new(content, None));
+        Ok(Reply::NoData)
+    }
+
+    pub(super) fn transfer_3d<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        direction: Direction,
+        ctx_id: u32,
+        id: u32,
+        transfer: &Transfer3d,
+        memory: &M,
+    ) -> Result<Reply, CommandError> {
+        if ctx_id != 0 {
+            self.context(ctx_id)?;
+        }
+        let resource = self.resources.name(id)?;
+        if !resource.in_renderer() {
+            return Err(wrong(id, "is not known to the renderer"));
+        }
+        if let Content::Rendered(rendered) = &resource.content {
+            check_box(&rendered.params, transfer)?;
+        }
+        let Some(backing) = &resource.backing else {
+            return Err(wrong(id, "has no backing"));
+        };
+        if transfer.offset > backing.len() {
+            return Err(CommandError::Guest(GuestError::Parameter {
+                field: "offset",
+                value: transfer.offset,
+            }));
+        }
+        let pages = Pages { backing, memory };
+        let renderer = &mut self.renderer;
+        match direction {
+            Direction::ToHost => renderer.transfer_to_host(ctx_id, id, transfer, &pages)?,
+            Direction::FromHost => renderer.transfer_from_host(ctx_id, id, transfer, &pages)?,
+        }
+        Ok(Reply::NoData)
+    }
+
+    pub(super) fn submit_3d(
+        &mut self,
+        ctx_id: u32,
+        stream: &[u8],
+        in_fences: &[U64],
+    ) -> Result<Reply, CommandError> {
+        self.context(ctx_id)?;
+        let max = u64::from(self.config.limits().max_submit_bytes);
+        let size = stream.len() as u64;
+        if size > max {
+            return Err(CommandError::Guest(GuestError::Limit {
+                what: "size",
+                asked: size,
+                left: max,
+            }));
+        }
+        let in_fences: Vec<_> = in_fences.iter().map(|fence| fence.get()).collect();
+        self.renderer.submit(ctx_id, stream, &in_fences)?;
+        Ok(Reply::NoData)
+    }
+
+    /// The VMM mapped guest memory elsewhere. A renderer that kept host addresses gets new ones;
+    /// the backings themselves are guest addresses and stay. The caller has quiesced the device.
+    ///
+    /// # Errors
+    /// The renderer failed; its view of guest memory is not usable.
+    pub fn memory_changed<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        memory: &M,
+    ) -> Result<(), RendererError> {
+        for (id, resource) in self.resources.iter() {
+            if let Some(backing) = &resource.backing
+                && resource.in_renderer()
+            {
+                self.renderer.detach_backing(id)?;
+                let pages = Pages { backing, memory };
+                self.renderer.attach_backing(id, &pages)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_resource_3d(&self, params: &Resource3d) -> Result<(), GuestError> {
+        let max = self.config.limits().max_resource_dimension;
+        // The width of a buffer counts bytes; the limit on the renderer's memory holds it.
+        let max_width = if params.target == Rendered::BUFFER {
+            u32::MAX
+        } else {
+            max
+        };
+        for (field, value, least, most) in [
+            ("width", params.width, 1, max_width),
+            ("height", params.height, 1, max),
+            ("depth", params.depth, 1, max),
+            ("array_size", params.array_size, 1, max),
+            ("last_level", params.last_level, 0, MAX_LEVEL),
+            ("nr_samples", params.nr_samples, 0, MAX_SAMPLES),
+        ] {
+            if value < least || value > most {
+                return Err(GuestError::Parameter {
+                    field,
+                    value: value.into(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The box lies inside its mip level (CVE-2019-18390: a renderer may not check).
+fn check_box(params: &Resource3d, transfer: &Transfer3d) -> Result<(), GuestError> {
+    let refuse = |field, value| Err(GuestError::Parameter { field, value });
+    if transfer.level > params.last_level {
+        return refuse("level", transfer.level.into());
+    }
+    let minified = |size: u32| u64::from(size.checked_shr(transfer.level).unwrap_or(0).max(1));
+    let layers = minified(params.depth).max(params.array_size.into());
+    for (field, start, length, size) in [
+        (
+            "box.x + box.w",
+            transfer.x,
+            transfer.w,
+            minified(params.width),
+        ),
+        (
+            "box.y + box.h",
+            transfer.y,
+            transfer.h,
+            minified(params.height),
+        ),
+        ("box.z + box.d", transfer.z, transfer.d, layers),
+    ] {
+        let end = u64::from(start).saturating_add(length.into());
+        if end > size {
+            return refuse(field, end);
+        }
+    }
+    Ok(())
+}

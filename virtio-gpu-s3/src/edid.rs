@@ -1,0 +1,257 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! EDID 1.4 of an output: the base block, and for what its fields cannot hold a DisplayID block.
+//!
+//! The base block's detailed timing has 12 bits for the active pixels and 16 bits (of 10 kHz) for
+//! the clock, which ends short of 4096 pixels; a DisplayID 1.3 type I timing has 16 and 24 bits.
+//! Linux reads both and takes either as preferred.
+
+use crate::config::OutputConfig;
+
+const BLOCK_BYTES: usize = 128;
+/// Refresh rate the timings are made for.
+const REFRESH_HZ: u64 = 60;
+/// Pixels per metre of a display of 96 dots per inch.
+const PIXELS_PER_METRE: u64 = 3780;
+
+/// The EDID of `output`, 128 or 256 bytes.
+pub(crate) fn edid(index: usize, output: OutputConfig) -> Vec<u8> {
+    let timing = Timing::reduced_blanking(output);
+    let detailed = timing.detailed();
+    let mut block = base_block(index, &timing, detailed);
+    if detailed.is_none() {
+        block.extend(display_id_block(&timing));
+    }
+    block
+}
+
+/// Timing with CVT reduced blanking (version 1).
+#[derive(Clone, Copy, Debug)]
+struct Timing {
+    width: u64,
+    height: u64,
+    h_blank: u64,
+    v_blank: u64,
+    /// Pixel clock in units of 10 kHz.
+    clock: u64,
+    millimetres: (u64, u64),
+}
+
+impl Timing {
+    const H_BLANK: u64 = 160;
+    const H_FRONT: u64 = 48;
+    const H_SYNC: u64 = 32;
+    const V_FRONT: u64 = 3;
+    const V_SYNC: u64 = 6;
+
+    fn reduced_blanking(output: OutputConfig) -> Self {
+        let (width, height) = (u64::from(output.width), u64::from(output.height));
+        // At least 460 µs of every 16 667 µs are blank.
+        let blank = height.saturating_mul(460).div_ceil(16_667 - 460);
+        let v_blank = blank
+            .saturating_add(1)
+            .max(Self::V_FRONT + Self::V_SYNC + 6);
+        let total = width
+            .saturating_add(Self::H_BLANK)
+            .saturating_mul(height.saturating_add(v_blank));
+        let millimetres = |pixels: u64| pixels.saturating_mul(1000).div_ceil(PIXELS_PER_METRE);
+        Self {
+            width,
+            height,
+            h_blank: Self::H_BLANK,
+            v_blank,
+            clock: total.saturating_mul(REFRESH_HZ).div_ceil(10_000),
+            millimetres: (millimetres(width), millimetres(height)),
+        }
+    }
+
+    /// The 18-byte detailed timing descriptor (EDID 1.4 §3.10.2), `None` if a field is too small.
+    fn detailed(&self) -> Option<[u8; 18]> {
+        let [clock_low, clock_high] = u16::try_from(self.clock).ok()?.to_le_bytes();
+        let (width, width_high) = split12(self.width)?;
+        let (h_blank, h_blank_high) = split12(self.h_blank)?;
+        let (height, height_high) = split12(self.height)?;
+        let (v_blank, v_blank_high) = split12(self.v_blank)?;
+        let (mm_wide, mm_wide_high) = split12(self.millimetres.0)?;
+        let (mm_high, mm_high_high) = split12(self.millimetres.1)?;
+        let nibbles = |high: u8, low: u8| high << 4 | low;
+        Some([
+            clock_low,
+            clock_high,
+            width,
+            h_blank,
+            nibbles(width_high, h_blank_high),
+            height,
+            v_blank,
+            nibbles(height_high, v_blank_high),
+            u8::try_from(Self::H_FRONT).ok()?,
+            u8::try_from(Self::H_SYNC).ok()?,
+            u8::try_from(Self::V_FRONT << 4 | Self::V_SYNC).ok()?,
+            0,
+            mm_wide,
+            mm_high,
+            nibbles(mm_wide_high, mm_high_high),
+            0,
+            0,
+            // Digital separate sync, horizontal positive: what reduced blanking uses.
+            0x1a,
+        ])
+    }
+}
+
+/// Low byte and the four bits above it, `None` if there is more.
+fn split12(value: u64) -> Option<(u8, u8)> {
+    let [low, high, rest @ ..] = value.to_le_bytes();
+    (high < 16 && rest == [0; 6]).then_some((low, high))
+}
+
+/// The display descriptors of EDID 1.4 §3.10.3 that no timing fills.
+const UNUSED_DESCRIPTOR: [u8; 18] = [0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+fn base_block(index: usize, timing: &Timing, detailed: Option<[u8; 18]>) -> Vec<u8> {
+    let centimetres = |mm: u64| u8::try_from(mm / 10).unwrap_or(u8::MAX);
+    let mut block = Vec::with_capacity(2 * BLOCK_BYTES);
+    block.extend([0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0]);
+    // "VGS", three letters of five bits; product code; serial number; made in week 1 of 2026.
+    block.extend([0x58, 0xf3, 0x01, 0x00]);
+    block.extend(
+        u32::try_from(index)
+            .unwrap_or_default()
+            .saturating_add(1)
+            .to_le_bytes(),
+    );
+    block.extend([1, 36]);
+    block.extend([1, 4]);
+    // Digital, 8 bits a component, DisplayPort; size in centimetres; gamma 2.2.
+    block.push(0xa5);
+    block.push(centimetres(timing.millimetres.0));
+    block.push(centimetres(timing.millimetres.1));
+    block.push(120);
+    // RGB 4:4:4, sRGB is the default colour space, the first timing is the native one.
+    block.push(0x06);
+    // sRGB chromaticity.
+    block.extend([0xee, 0x91, 0xa3, 0x54, 0x4c, 0x99, 0x26, 0x0f, 0x50, 0x54]);
+    // No established timing; eight unused standard timings.
+    block.extend([0, 0, 0]);
+    block.extend([1; 16]);
+    block.extend(detailed.unwrap_or(UNUSED_DESCRIPTOR));
+    block.extend(*b"\0\0\0\xfc\0Virtio GPU S3");
+    block.extend(UNUSED_DESCRIPTOR);
+    block.extend(UNUSED_DESCRIPTOR);
+    block.push(u8::from(detailed.is_none()));
+    push_checksum(&mut block, 0);
+    block
+}
+
+/// An extension block with one DisplayID 1.3 type I detailed timing (DisplayID 1.3 §4.4.1).
+fn display_id_block(timing: &Timing) -> Vec<u8> {
+    let field = |value: u64| u16::try_from(value.saturating_sub(1)).unwrap_or(u16::MAX);
+    let clock = u32::try_from(timing.clock.saturating_sub(1)).unwrap_or(u32::MAX);
+    let [clock_low, clock_middle, clock_high, _] = clock.min(0x00ff_ffff).to_le_bytes();
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    // Extension tag; DisplayID 1.3; bytes in the section; a standalone display; no more sections.
+    block.extend([0x70, 0x13, 121, 3, 0]);
+    // Type I timing data block, revision 0, one timing of 20 bytes.
+    block.extend([0x03, 0, 20]);
+    block.extend([clock_low, clock_middle, clock_high]);
+    // Preferred, progressive, aspect ratio not given.
+    block.push(0x88);
+    for value in [timing.width, timing.h_blank] {
+        block.extend(field(value).to_le_bytes());
+    }
+    // The top bit of a front porch is the polarity of its sync: horizontal positive.
+    block.extend((field(Timing::H_FRONT) | 0x8000).to_le_bytes());
+    for value in [
+        Timing::H_SYNC,
+        timing.height,
+        timing.v_blank,
+        Timing::V_FRONT,
+        Timing::V_SYNC,
+    ] {
+        block.extend(field(value).to_le_bytes());
+    }
+    block.resize(BLOCK_BYTES - 2, 0);
+    // The section has its own checksum, over everything but the extension tag.
+    push_checksum(&mut block, 1);
+    push_checksum(&mut block, 0);
+    block
+}
+
+fn push_checksum(block: &mut Vec<u8>, from: usize) {
+    let sum = block
+        .iter()
+        .skip(from)
+        .fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    block.push(sum.wrapping_neg());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edid_of(width: u32, height: u32) -> Vec<u8> {
+        edid(0, OutputConfig { width, height })
+    }
+
+    fn sum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+    }
+
+    #[test]
+    fn every_block_has_the_length_and_checksum_of_the_standard() {
+        for (width, height) in [
+            (16, 16),
+            (1280, 800),
+            (3840, 2160),
+            (5120, 2880),
+            (16384, 16384),
+        ] {
+            let edid = edid_of(width, height);
+            assert_eq!(edid.len(), BLOCK_BYTES * (1 + usize::from(edid[126])));
+            for block in edid.chunks(BLOCK_BYTES) {
+                assert_eq!(sum(block), 0, "{width}x{height}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_preferred_timing_of_the_base_block_is_the_configured_mode() {
+        for (width, height) in [(640_u32, 480_u32), (1280, 800), (1920, 1080), (3840, 2160)] {
+            let edid = edid_of(width, height);
+            let timing = &edid[54..72];
+            let pair = |low: usize, high: u8| u32::from(timing[low]) | u32::from(high) << 8;
+            assert_eq!(pair(2, timing[4] >> 4), width);
+            assert_eq!(pair(5, timing[7] >> 4), height);
+            let clock = u64::from(u16::from_le_bytes([timing[0], timing[1]])) * 10_000;
+            let total = u64::from(pair(2, timing[4] >> 4) + pair(3, timing[4] & 15))
+                * u64::from(pair(5, timing[7] >> 4) + pair(6, timing[7] & 15));
+            assert_eq!((clock + total / 2) / total, REFRESH_HZ);
+        }
+    }
+
+    #[test]
+    fn a_mode_too_large_for_the_base_block_is_a_display_id_timing() {
+        for (width, height) in [
+            (4096_u16, 2160_u16),
+            (5120, 2880),
+            (7680, 4320),
+            (16384, 16384),
+        ] {
+            let edid = edid_of(width.into(), height.into());
+            let block = &edid[BLOCK_BYTES..];
+            assert_eq!(block[0], 0x70);
+            assert_eq!(sum(&block[1..127]), 0);
+            let field = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]) + 1;
+            assert_eq!((field(12), field(20)), (width, height));
+        }
+    }
+
+    #[test]
+    fn it_is_a_digital_display_with_a_name() {
+        let edid = edid_of(800, 600);
+        assert_eq!(edid[..8], [0, 255, 255, 255, 255, 255, 255, 0]);
+        assert_eq!((edid[18], edid[19]), (1, 4));
+        assert_ne!(edid[20] & 0x80, 0);
+        assert_eq!(edid[72..90], *b"\0\0\0\xfc\0Virtio GPU S3");
+    }
+}

@@ -1,0 +1,323 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Who draws in 3D.
+
+mod null;
+mod pages;
+
+use std::fmt;
+
+use thiserror::Error;
+
+pub use null::{NullControl, NullRenderer};
+pub(crate) use pages::Pages;
+
+use crate::error::GuestError;
+use crate::fence::Fence;
+use crate::geometry::Rect;
+
+/// A renderer could not do what a valid request asked: the host's blame.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RendererError {
+    /// It does not implement this.
+    #[error("The renderer does not support {what}")]
+    Unsupported {
+        /// What was asked.
+        what: &'static str,
+    },
+    /// It has no memory left for this.
+    #[error("The renderer has no {bytes} bytes left")]
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// It refused: the guest's stream may be at fault, which only the renderer can tell.
+    #[error("The renderer refused {what} with code {code}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// The renderer's own error number.
+        code: i32,
+    },
+}
+
+/// A command set a renderer speaks (VIRTIO 1.4 §5.7.6.8, `GET_CAPSET_INFO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapsetInfo {
+    /// `VIRTIO_GPU_CAPSET_*`.
+    pub id: u32,
+    /// Highest version.
+    pub max_version: u32,
+    /// Bytes of its description at that version.
+    pub max_size: u32,
+}
+
+/// A resource for 3D (`RESOURCE_CREATE_3D`); the numbers are Gallium's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the standard's")]
+pub struct Resource3d {
+    pub target: u32,
+    pub format: u32,
+    pub bind: u32,
+    pub width: u32,
+    pub height: u32,
+    pub depth: u32,
+    pub array_size: u32,
+    pub last_level: u32,
+    pub nr_samples: u32,
+    pub flags: u32,
+}
+
+/// A blob of a rendering context (`RESOURCE_CREATE_BLOB`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the standard's")]
+pub struct BlobParams {
+    pub blob_mem: u32,
+    pub blob_flags: u32,
+    pub blob_id: u64,
+    pub size: u64,
+}
+
+/// A box of a resource and how it lies in memory (`TRANSFER_TO_HOST_3D`, `_FROM_HOST_3D`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the standard's")]
+pub struct Transfer3d {
+    pub x: u32,
+    pub y: u32,
+    pub z: u32,
+    pub w: u32,
+    pub h: u32,
+    pub d: u32,
+    pub offset: u64,
+    pub level: u32,
+    pub stride: u32,
+    pub layer_stride: u32,
+}
+
+/// A blob's memory on the host (`RESOURCE_MAP_BLOB`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobMapping {
+    /// Host address of its first byte.
+    pub address: usize,
+    /// Bytes.
+    pub size: u64,
+    /// `VIRTIO_GPU_MAP_CACHE_*`.
+    pub map_info: u32,
+}
+
+/// A resource's guest memory, for the length of one call.
+pub trait GuestPages {
+    /// Bytes.
+    fn len(&self) -> u64;
+
+    /// True if nothing is backed.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `target` from `offset` on.
+    ///
+    /// # Errors
+    /// The range is not all backed by memory.
+    fn read(&self, offset: u64, target: &mut [u8]) -> Result<(), GuestError>;
+
+    /// Writes `source` from `offset` on.
+    ///
+    /// # Errors
+    /// The range is not all backed by memory.
+    fn write(&self, offset: u64, source: &[u8]) -> Result<(), GuestError>;
+
+    /// Host address and length of each piece, for a renderer that keeps host addresses. They are
+    /// good until the VMM remaps the guest's memory; the device then attaches the backing anew.
+    ///
+    /// # Errors
+    /// A piece is no longer memory.
+    fn host_ranges(&self) -> Result<Vec<(usize, usize)>, GuestError>;
+}
+
+/// Renders on behalf of guest contexts.
+///
+/// Every id is one the device validated: it exists where it must and does not where it must not.
+/// A renderer outlives every reset: virglrenderer cannot be initialised twice in a process, so a
+/// full reset destroys resources and contexts one by one, and a frozen reset calls nothing.
+/// Libraries that are bound to a thread live behind a handle that is [`Send`].
+///
+/// There is no default method: a renderer that cannot do a thing says so.
+pub trait Renderer: Send + fmt::Debug {
+    /// The command sets it speaks, in the order of `GET_CAPSET_INFO`. Empty without 3D; never
+    /// changes.
+    fn capsets(&self) -> Vec<CapsetInfo>;
+
+    /// A capset's description.
+    ///
+    /// # Errors
+    /// Unknown id or version.
+    fn capset(&mut self, id: u32, version: u32) -> Result<Vec<u8>, RendererError>;
+
+    /// Makes a context; `context_init` holds the capset id in its low byte, 0 meaning any.
+    ///
+    /// # Errors
+    /// No such capset, or no memory.
+    fn create_context(
+        &mut self,
+        ctx_id: u32,
+        context_init: u32,
+        debug_name: &[u8],
+    ) -> Result<(), RendererError>;
+
+    /// Ends a context. Its fences signal.
+    ///
+    /// # Errors
+    /// The renderer failed; the context is gone for the device all the same.
+    fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError>;
+
+    /// Lets a context use a resource.
+    ///
+    /// # Errors
+    /// The renderer refused.
+    fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError>;
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// The renderer refused.
+    fn detach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError>;
+
+    /// Makes a resource, zeroed.
+    ///
+    /// # Errors
+    /// Impossible parameters, or no memory.
+    fn create_resource(
+        &mut self,
+        resource_id: u32,
+        params: &Resource3d,
+    ) -> Result<(), RendererError>;
+
+    /// Makes a resource of an object of a context, or of guest memory.
+    ///
+    /// # Errors
+    /// Impossible parameters, or no memory.
+    fn create_blob(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+        params: &BlobParams,
+        pages: Option<&dyn GuestPages>,
+    ) -> Result<(), RendererError>;
+
+    /// Destroys a resource.
+    ///
+    /// # Errors
+    /// The renderer failed; the resource is gone for the device all the same.
+    fn destroy_resource(&mut self, resource_id: u32) -> Result<(), RendererError>;
+
+    /// The resource's guest memory from now on.
+    ///
+    /// # Errors
+    /// The renderer refused.
+    fn attach_backing(
+        &mut self,
+        resource_id: u32,
+        pages: &dyn GuestPages,
+    ) -> Result<(), RendererError>;
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// The renderer refused.
+    fn detach_backing(&mut self, resource_id: u32) -> Result<(), RendererError>;
+
+    /// Copies guest memory to the resource.
+    ///
+    /// # Errors
+    /// The box is outside the resource or the memory.
+    fn transfer_to_host(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+        transfer: &Transfer3d,
+        pages: &dyn GuestPages,
+    ) -> Result<(), RendererError>;
+
+    /// Copies the resource to guest memory.
+    ///
+    /// # Errors
+    /// The box is outside the resource or the memory.
+    fn transfer_from_host(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+        transfer: &Transfer3d,
+        pages: &dyn GuestPages,
+    ) -> Result<(), RendererError>;
+
+    /// Copies level 0 of a two-dimensional resource under `rect` to `target`, zeroed by the
+    /// caller: what a display shows where no buffer can be shared.
+    ///
+    /// # Errors
+    /// The resource cannot be read, or `rect` is outside.
+    fn read_pixels(
+        &mut self,
+        resource_id: u32,
+        rect: Rect,
+        stride: usize,
+        target: &mut [u8],
+    ) -> Result<(), RendererError>;
+
+    /// Copies a blob's bytes from `offset` on to `target`, zeroed by the caller.
+    ///
+    /// # Errors
+    /// The blob cannot be read, or ends before.
+    fn read_blob(
+        &mut self,
+        resource_id: u32,
+        offset: u64,
+        target: &mut [u8],
+    ) -> Result<(), RendererError>;
+
+    /// Copies `source` to level 0 of a two-dimensional resource under `rect`: how a 2D resource
+    /// keeps its picture when a context attaches it.
+    ///
+    /// # Errors
+    /// The resource cannot be written, or `rect` is outside.
+    fn write_pixels(
+        &mut self,
+        resource_id: u32,
+        rect: Rect,
+        stride: usize,
+        source: &[u8],
+    ) -> Result<(), RendererError>;
+
+    /// Runs a command stream once `in_fences` (the guest's numbers) have signalled.
+    ///
+    /// # Errors
+    /// The stream is not valid.
+    fn submit(
+        &mut self,
+        ctx_id: u32,
+        stream: &[u8],
+        in_fences: &[u64],
+    ) -> Result<(), RendererError>;
+
+    /// Signals `fence` once everything submitted on its timeline has completed.
+    ///
+    /// # Errors
+    /// The renderer failed; the device answers the command at once.
+    fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError>;
+
+    /// Fences that signalled since the last call; one stands for all before it on its timeline.
+    /// Never waits.
+    fn poll(&mut self) -> Vec<Fence>;
+
+    /// Maps a blob into the host.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError>;
+
+    /// Ends that.
+    ///
+    /// # Errors
+    /// It is not mapped.
+    fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError>;
+}
