@@ -1,3 +1,25 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder.
+
+//! Everything between the device models and a VMM.
+//!
+//! [`GpuDevice`] puts a [`virtio_gpu_s3::Gpu`] behind a [`virtio_pci_freeze::VirtioPciFunction`]: a worker thread that
+//! serves the queues, interrupts, events. [`vfio`] offers that as a vfio-user PCI device, to Cloud Hypervisor's
+//! `--user-device` and QEMU's `vfio-user-pci`; [`control`] is the socket through which a person looks at it.
+
+pub mod control;
+mod device;
+mod events;
+mod interrupts;
+mod options;
+mod screenshot;
+pub mod socket;
+mod status;
+pub mod vfio;
+mod worker;
+
+pub use device::{DeviceError, GpuDevice, Memory, QUEUE_SIZES, VECTORS};
+pub use events::{Event, EventKind, EventLog};
+pub use options::{Backend, DeviceOptions, GpuOption, HoldList, OptionError, OutputSize, Switch};
+pub use screenshot::{ScreenshotError, encode_png};
+pub use status::Status;

@@ -1,0 +1,487 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The thread that owns the GPU and serves its queues.
+//!
+//! It lives as long as the device: activations, resets and whole VMMs come and go, and nothing but the end of the
+//! process takes the GPU away from it.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Instant;
+
+use log::trace;
+use virtio_gpu_s3::{
+    Activation, Completed, Gpu, Image, Outcome, ResetKind as GpuResetKind, Response,
+    Status as GpuStatus, Token,
+};
+use virtio_pci_freeze::{
+    ActivationKind, QueueSetup, ResetKind, ResetOutcome, ResetTicket, RingPosition,
+};
+use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT, Writer};
+use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
+
+use crate::device::{Memory, QUEUE_SIZES, Shared};
+
+/// What the VMM's thread asks of the worker. Doorbells do not come this way: see [`Doorbells`].
+pub(crate) enum Request {
+    Activate {
+        kind: ActivationKind,
+        features: u64,
+        event_idx: bool,
+        queues: Vec<QueueSetup>,
+    },
+    Reset {
+        kind: ResetKind,
+        ticket: ResetTicket,
+        asked: Instant,
+    },
+    Freeze,
+    Suspend,
+    Resume,
+    StartQueue(QueueSetup),
+    ResetQueue(u16),
+    WriteConfig {
+        offset: u16,
+        bytes: Vec<u8>,
+    },
+    /// A doorbell is waiting in [`Doorbells`].
+    Wake,
+    /// Answer once everything asked before is done and no buffer is being processed.
+    Barrier(SyncSender<()>),
+    Inspect(SyncSender<GpuStatus>),
+    Screenshot {
+        scanout: u32,
+        cursor: bool,
+        reply: SyncSender<Option<Image>>,
+    },
+}
+
+/// Doorbells that rang, and whether the worker may touch guest memory: shared, so that no number of doorbells grows
+/// anything.
+#[derive(Debug, Default)]
+pub(crate) struct Doorbells {
+    rung: AtomicU64,
+    open: AtomicBool,
+}
+
+impl Doorbells {
+    /// Rings a queue's doorbell. Returns whether the worker must be woken for it.
+    pub(crate) fn ring(&self, queues: u64) -> bool {
+        self.rung.fetch_or(queues, Ordering::AcqRel) == 0
+    }
+
+    fn take(&self) -> u64 {
+        self.rung.swap(0, Ordering::AcqRel)
+    }
+
+    /// Lets the worker touch guest memory, or not. Closing takes effect after the buffer being processed.
+    pub(crate) fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Release);
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+}
+
+/// Buffers taken from one queue before the worker looks at requests again, so that a guest that never stops cannot
+/// keep a reset waiting.
+const BATCH: usize = 64;
+
+type MemoryGuard = GuestMemoryLoadGuard<GuestMemoryMmap>;
+type Chain = DescriptorChain<MemoryGuard>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    More,
+    Empty,
+}
+
+/// A buffer whose answer waits for a fence.
+struct Deferred {
+    token: Token,
+    queue: u16,
+    chain: Chain,
+}
+
+struct RunningQueue {
+    index: u16,
+    queue: Queue,
+}
+
+pub(crate) struct Worker {
+    gpu: Gpu,
+    memory: Memory,
+    shared: Arc<Shared>,
+    doorbells: Arc<Doorbells>,
+    requests: Receiver<Request>,
+    queues: Vec<RunningQueue>,
+    /// Whether the driver may be served: between activation and reset, and not while suspended.
+    serving: bool,
+    event_idx: bool,
+    /// Queues with work left, as a mask.
+    ready: u64,
+    deferred: Vec<Deferred>,
+    max_request: usize,
+    request: Vec<u8>,
+    response: Response,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        gpu: Gpu,
+        memory: Memory,
+        shared: Arc<Shared>,
+        doorbells: Arc<Doorbells>,
+        requests: Receiver<Request>,
+        max_request: usize,
+    ) -> Self {
+        Self {
+            gpu,
+            memory,
+            shared,
+            doorbells,
+            requests,
+            queues: Vec::new(),
+            serving: false,
+            event_idx: false,
+            ready: 0,
+            deferred: Vec::new(),
+            max_request,
+            request: Vec::new(),
+            response: Response::default(),
+        }
+    }
+
+    /// Runs until every sender of requests is gone.
+    pub(crate) fn run(mut self) {
+        loop {
+            let request = if self.has_work() {
+                match self.requests.try_recv() {
+                    Ok(request) => Some(request),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            } else {
+                match self.requests.recv() {
+                    Ok(request) => Some(request),
+                    Err(_) => return,
+                }
+            };
+            match request {
+                Some(request) => self.handle(request),
+                None => self.serve(),
+            }
+        }
+    }
+
+    /// Doorbells that ring while nothing may be served stay rung.
+    fn has_work(&mut self) -> bool {
+        self.ready |= self.doorbells.take();
+        self.ready != 0 && self.serving && self.doorbells.is_open()
+    }
+
+    fn handle(&mut self, request: Request) {
+        match request {
+            Request::Activate {
+                kind,
+                features,
+                event_idx,
+                queues,
+            } => {
+                self.activate(kind, features, event_idx, &queues);
+            }
+            Request::Reset {
+                kind,
+                ticket,
+                asked,
+            } => self.reset(kind, ticket, asked),
+            Request::Freeze => {
+                // What 2D holds is held already, so there is nothing to wait for but answers owed.
+                let honoured = self.gpu.quiesce().is_ok();
+                self.shared.freeze_done(honoured);
+            }
+            Request::Suspend => {
+                let suspended = self.gpu.quiesce().is_ok();
+                self.serving = !suspended;
+                self.shared.suspend_done(suspended);
+            }
+            Request::Resume => {
+                self.serving = true;
+                self.shared.resume_done(true);
+                self.ready = u64::MAX;
+            }
+            Request::StartQueue(setup) => self.start_queue(&setup),
+            Request::ResetQueue(index) => {
+                self.queues.retain(|queue| queue.index != index);
+                self.shared.queue_reset_done(index);
+            }
+            Request::WriteConfig { offset, bytes } => {
+                self.gpu.write_config(offset.into(), &bytes);
+                self.shared.update_config(&self.gpu.config_space());
+            }
+            Request::Wake => {}
+            // Nobody waits any more where these fail: the VMM's thread gave up, or a person left.
+            Request::Barrier(reply) => drop(reply.send(())),
+            Request::Inspect(reply) => drop(reply.send(self.gpu.status())),
+            Request::Screenshot {
+                scanout,
+                cursor,
+                reply,
+            } => {
+                drop(reply.send(self.gpu.scanout_image(scanout, cursor)));
+            }
+        }
+    }
+
+    fn activate(
+        &mut self,
+        kind: ActivationKind,
+        features: u64,
+        event_idx: bool,
+        queues: &[QueueSetup],
+    ) {
+        let how = match kind {
+            ActivationKind::Fresh => Activation::Fresh,
+            ActivationKind::Retained => Activation::Retained,
+            ActivationKind::Reinstated => Activation::Reinstated,
+        };
+        self.gpu.activate(features, how);
+        self.event_idx = event_idx;
+        self.queues.clear();
+        queues.iter().for_each(|setup| self.start_queue(setup));
+        self.serving = true;
+        if kind == ActivationKind::Reinstated {
+            let resources = self.gpu.status().resources;
+            self.shared.reinstated(self.queues.len(), resources);
+        }
+    }
+
+    fn start_queue(&mut self, setup: &QueueSetup) {
+        match queue_from(setup, self.event_idx) {
+            Ok(queue) => self.queues.push(RunningQueue {
+                index: setup.index,
+                queue,
+            }),
+            Err(error) => self
+                .shared
+                .needs_reset(&format!("queue {}: {error}", setup.index)),
+        }
+    }
+
+    fn reset(&mut self, kind: ResetKind, ticket: ResetTicket, asked: Instant) {
+        let before = self.gpu.status();
+        let memory = self.memory.memory();
+        self.finish_deferred(&memory);
+        let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
+        for running in self.queues.drain(..) {
+            if let Some(position) = positions.get_mut(usize::from(running.index)) {
+                position.next_avail = running.queue.next_avail();
+                position.next_used = running.queue.next_used();
+            }
+        }
+        self.serving = false;
+        self.ready = 0;
+        self.deferred.clear();
+        let quiet = self.gpu.quiesce().is_ok();
+        let (kind, outcome) = if kind == ResetKind::Frozen && quiet {
+            (GpuResetKind::Frozen, ResetOutcome::Done(&positions))
+        } else {
+            (GpuResetKind::Full, ResetOutcome::StateLost)
+        };
+        self.gpu.reset(kind);
+        self.shared.update_config(&self.gpu.config_space());
+        self.shared
+            .reset_done(ticket, outcome, before.resources, asked);
+    }
+
+    /// One batch from each queue that has work.
+    fn serve(&mut self) {
+        let memory = self.memory.memory();
+        let indices: Vec<u16> = self.queues.iter().map(|queue| queue.index).collect();
+        let ready = self.ready;
+        self.ready = 0;
+        for index in indices.into_iter().filter(|&index| ready & bit(index) != 0) {
+            match self.serve_queue(index, &memory) {
+                Ok(Progress::More) => self.ready |= bit(index),
+                Ok(Progress::Empty) => {}
+                Err(error) => self.stop_queue(index, &error),
+            }
+        }
+        self.finish_deferred(&memory);
+    }
+
+    fn serve_queue(&mut self, index: u16, memory: &MemoryGuard) -> Result<Progress, QueueError> {
+        let Some(at) = self.queues.iter().position(|queue| queue.index == index) else {
+            return Ok(Progress::Empty);
+        };
+        let mut running = self.queues.swap_remove(at);
+        let progress = self.drain(&mut running, memory);
+        self.queues.push(running);
+        progress
+    }
+
+    /// Takes up to a batch of buffers, and signals once at the end.
+    fn drain(
+        &mut self,
+        running: &mut RunningQueue,
+        memory: &MemoryGuard,
+    ) -> Result<Progress, QueueError> {
+        let RunningQueue { index, queue } = running;
+        let mut used = false;
+        let mut progress = Progress::More;
+        queue.disable_notification(&**memory)?;
+        for _ in 0..BATCH {
+            let chain = if self.doorbells.is_open() {
+                queue.iter(memory.clone())?.next()
+            } else {
+                None
+            };
+            let Some(chain) = chain else {
+                progress = Progress::Empty;
+                break;
+            };
+            let head = chain.head_index();
+            if let Some(written) = self.process(*index, chain, memory) {
+                queue.add_used(&**memory, head, written)?;
+                used = true;
+            }
+        }
+        if progress == Progress::Empty
+            && queue.enable_notification(&**memory)?
+            && self.doorbells.is_open()
+        {
+            progress = Progress::More;
+        }
+        if used && queue.needs_notification(&**memory)? {
+            self.shared.queue_used(*index);
+        }
+        Ok(progress)
+    }
+
+    /// Executes one buffer. Returns how many bytes of answer it has, or `None` if the answer comes later.
+    fn process(&mut self, index: u16, chain: Chain, memory: &MemoryGuard) -> Option<u32> {
+        let (Ok(mut reader), Ok(mut writer)) = (
+            chain.clone().reader(&**memory),
+            chain.clone().writer(&**memory),
+        ) else {
+            self.shared.count_bad_chain();
+            return Some(0);
+        };
+        let length = reader.available_bytes().min(self.max_request);
+        self.request.resize(length, 0);
+        if reader.read_exact(&mut self.request).is_err() {
+            self.shared.count_bad_chain();
+            return Some(0);
+        }
+        self.response.restart(writer.available_bytes());
+        let outcome = if index == CONTROL_QUEUE {
+            self.gpu
+                .control(&self.request, &**memory, &mut self.response)
+        } else {
+            self.gpu
+                .cursor(&self.request, &**memory, &mut self.response)
+        };
+        match outcome {
+            Outcome::Done => {
+                trace!(
+                    "queue {index}: {:02x?} -> {:02x?}",
+                    head(&self.request),
+                    head(self.response.bytes())
+                );
+                Some(answer(&mut writer, &self.response))
+            }
+            Outcome::Deferred(token) => {
+                self.deferred.push(Deferred {
+                    token,
+                    queue: index,
+                    chain,
+                });
+                None
+            }
+        }
+    }
+
+    /// Answers the requests whose fences have signalled.
+    fn finish_deferred(&mut self, memory: &MemoryGuard) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let completed: Vec<Completed> = self.gpu.take_completed().collect();
+        for Completed { token, response } in completed {
+            let Some(at) = self
+                .deferred
+                .iter()
+                .position(|waiting| waiting.token == token)
+            else {
+                continue;
+            };
+            let Deferred { queue, chain, .. } = self.deferred.swap_remove(at);
+            if let Err(error) = self.use_deferred(queue, chain, &response, memory) {
+                self.stop_queue(queue, &error);
+            }
+        }
+    }
+
+    fn use_deferred(
+        &mut self,
+        index: u16,
+        chain: Chain,
+        response: &Response,
+        memory: &MemoryGuard,
+    ) -> Result<(), QueueError> {
+        let Some(running) = self.queues.iter_mut().find(|queue| queue.index == index) else {
+            return Ok(());
+        };
+        let head = chain.head_index();
+        let written = chain
+            .writer(&**memory)
+            .map_or(0, |mut writer| answer(&mut writer, response));
+        running.queue.add_used(&**memory, head, written)?;
+        if running.queue.needs_notification(&**memory)? {
+            self.shared.queue_used(index);
+        }
+        Ok(())
+    }
+
+    /// A ring that makes no sense: the driver must reset.
+    fn stop_queue(&mut self, index: u16, error: &QueueError) {
+        self.queues.retain(|queue| queue.index != index);
+        self.shared.needs_reset(&format!("queue {index}: {error}"));
+    }
+}
+
+/// The start of a request or answer, for the log: its header, and the ids that follow it.
+fn head(bytes: &[u8]) -> &[u8] {
+    bytes.get(..48).unwrap_or(bytes)
+}
+
+const CONTROL_QUEUE: u16 = 0;
+
+/// A queue's bit in a mask of queues.
+pub(crate) fn bit(index: u16) -> u64 {
+    1u64.checked_shl(index.into()).unwrap_or(0)
+}
+
+fn answer(writer: &mut Writer<'_>, response: &Response) -> u32 {
+    match writer.write_all(response.bytes()) {
+        Ok(()) => u32::try_from(response.bytes().len()).unwrap_or(u32::MAX),
+        Err(_) => 0,
+    }
+}
+
+fn queue_from(setup: &QueueSetup, event_idx: bool) -> Result<Queue, QueueError> {
+    let mut queue = Queue::new(setup.size)?;
+    queue.try_set_size(setup.size)?;
+    queue.try_set_desc_table_address(GuestAddress(setup.desc))?;
+    queue.try_set_avail_ring_address(GuestAddress(setup.driver))?;
+    queue.try_set_used_ring_address(GuestAddress(setup.device))?;
+    queue.set_next_avail(setup.position.next_avail);
+    queue.set_next_used(setup.position.next_used);
+    queue.set_event_idx(event_idx);
+    queue.set_ready(true);
+    Ok(queue)
+}

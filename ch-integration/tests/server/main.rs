@@ -1,0 +1,13 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The vfio-user server, driven by the client that Cloud Hypervisor uses.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a test's own numbers are small"
+)]
+
+mod connection;
+mod control;
+mod device;
+mod vmm;
