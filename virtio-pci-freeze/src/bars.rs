@@ -175,6 +175,9 @@ impl BarLayout {
 
     /// What an access at `offset` of `bar` reaches.
     pub(crate) fn place(&self, bar: u8, offset: u64, common_length: u32) -> Option<Place> {
+        if offset >= self.size(bar) {
+            return None;
+        }
         match bar {
             Self::VIRTIO => {
                 let page = u64::from(PAGE);

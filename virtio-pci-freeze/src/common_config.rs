@@ -6,6 +6,7 @@
 use crate::effect::{Effect, Effects};
 use crate::queue::{Queue, QueueStatus};
 use crate::register::{Access, Register, pieces};
+use crate::spec::feature;
 use crate::status::Phase;
 use crate::transport::{ConfigError, Transport, TransportConfig, count};
 
@@ -91,9 +92,7 @@ impl CommonConfig {
                 half(transport.driver_features(), selectors.driver_feature).into()
             }
             Register::ConfigMsixVector => transport.config_vector().into(),
-            Register::NumQueues => {
-                u64::try_from(transport.config().queue_sizes.len()).unwrap_or(u64::MAX)
-            }
+            Register::NumQueues => transport.queue_count().into(),
             Register::DeviceStatus => transport.status().0.into(),
             Register::ConfigGeneration => transport.device_config().generation().into(),
             Register::QueueSelect => selectors.queue.into(),
@@ -111,8 +110,8 @@ impl CommonConfig {
             Register::QueueReset => {
                 of_queue(|queue| (queue.status == QueueStatus::Resetting).into())
             }
-            // No device here has an administration virtqueue, and the feature is not offered.
-            Register::AdminQueueIndex | Register::AdminQueueNum => 0,
+            Register::AdminQueueIndex => transport.queue_count().into(),
+            Register::AdminQueueNum => transport.admin_queue_count().into(),
             Register::FreezeMode => transport.freeze_mode().into(),
         }
     }
@@ -141,9 +140,10 @@ impl CommonConfig {
             Register::DeviceStatus => transport.write_status(value.to_le_bytes()[0], effects),
             Register::QueueMsixVector => return transport.write_queue_vector(selected, word),
             Register::QueueSize => {
+                let packed = transport.negotiated(feature::VIRTIO_F_RING_PACKED);
                 let allowed = transport
                     .queue(selected)
-                    .is_some_and(|q| q.allows_size(word));
+                    .is_some_and(|q| q.allows_size(word, packed));
                 return allowed && transport.configure_queue(selected, |q| q.size = word);
             }
             Register::QueueEnable => return self.write_queue_enable(selected, word, effects),
@@ -170,7 +170,8 @@ impl CommonConfig {
     /// Only 1 may be written (§4.1.4.3.2); a queue whose addresses are misaligned stays disabled.
     fn write_queue_enable(&mut self, index: u16, value: u16, effects: &mut Effects) -> bool {
         let transport = &mut self.transport;
-        let usable = transport.queue(index).is_some_and(Queue::is_aligned);
+        let packed = transport.negotiated(feature::VIRTIO_F_RING_PACKED);
+        let usable = transport.queue(index).is_some_and(|q| q.is_aligned(packed));
         let enabled = value == 1
             && usable
             && transport.configure_queue(index, |queue| queue.status = QueueStatus::Enabled);

@@ -19,6 +19,8 @@ pub struct DeviceConfig {
     /// Whether it has changed since a driver last read any of it. The generation moves at the next read, as the note
     /// in VIRTIO 1.4 §4.1.4.3.1 asks, so that 256 changes between two reads do not look like none.
     changed: bool,
+    /// The contents to come, while the device is suspended and may not change what a driver sees (§3.4.2).
+    deferred: Option<Vec<u8>>,
 }
 
 impl DeviceConfig {
@@ -33,6 +35,7 @@ impl DeviceConfig {
             bytes,
             generation: 0,
             changed: false,
+            deferred: None,
         })
     }
 
@@ -61,13 +64,29 @@ impl DeviceConfig {
 
     /// Replaces the contents from `offset` on; bytes beyond the end are ignored. Returns whether anything changed.
     pub(crate) fn update(&mut self, offset: usize, data: &[u8]) -> bool {
-        let target = self.bytes.iter_mut().skip(offset);
-        let mut changed = false;
-        for (to, from) in target.zip(data) {
-            changed |= to != from;
-            *to = *from;
-        }
+        let changed = replace(&mut self.bytes, offset, data);
         self.changed |= changed;
         changed
     }
+
+    /// As [`update`](Self::update), but the change waits for [`release`](Self::release).
+    pub(crate) fn defer(&mut self, offset: usize, data: &[u8]) {
+        let bytes = self.deferred.get_or_insert_with(|| self.bytes.clone());
+        replace(bytes, offset, data);
+    }
+
+    /// Makes what was deferred visible. Returns whether anything changed.
+    pub(crate) fn release(&mut self) -> bool {
+        let deferred = self.deferred.take();
+        deferred.is_some_and(|bytes| self.update(0, &bytes))
+    }
+}
+
+fn replace(bytes: &mut [u8], offset: usize, data: &[u8]) -> bool {
+    let mut changed = false;
+    for (to, from) in bytes.iter_mut().skip(offset).zip(data) {
+        changed |= to != from;
+        *to = *from;
+    }
+    changed
 }

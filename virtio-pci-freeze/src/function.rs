@@ -6,7 +6,7 @@
 use crate::bars::{BarLayout, Place, SharedMemoryRegion};
 use crate::common_config::CommonConfig;
 use crate::config_space::{ConfigSpace, Identity, NOTIFY_STRIDE};
-use crate::effect::{Effect, Effects, ResetKind, ResetTicket};
+use crate::effect::{ActivationKind, Effect, Effects, ResetKind, ResetTicket};
 use crate::msix::{Interrupt, Msix, VectorOwner};
 use crate::spec::{VIRTIO_MSI_NO_VECTOR, isr, pci};
 use crate::status::Phase;
@@ -42,7 +42,12 @@ pub struct VirtioPciFunction {
     bars: BarLayout,
     msix: Msix,
     isr: u8,
+    /// Whether the driver has yet to be told of a configuration change. Outlives a frozen reset, which takes the ISR
+    /// and the vectors with it.
+    owes_config_change: bool,
     interrupt_pin: bool,
+    /// The level of INTx that the VMM was last told.
+    intx: bool,
 }
 
 impl VirtioPciFunction {
@@ -70,7 +75,9 @@ impl VirtioPciFunction {
             bars,
             msix,
             isr: 0,
+            owes_config_change: false,
             interrupt_pin: identity.interrupt_pin,
+            intx: false,
         })
     }
 
@@ -84,12 +91,18 @@ impl VirtioPciFunction {
         &self.bars
     }
 
+    /// Who keeps the MSI-X table.
+    pub fn vector_owner(&self) -> VectorOwner {
+        self.msix.owner()
+    }
+
     /// Reads configuration space; bytes beyond its end read 0.
     pub fn read_config(&mut self, offset: u16, data: &mut [u8]) -> Effects {
         let mut effects = Effects::none();
         let offset = usize::from(offset);
         if self.space.touches_window(offset, data.len()) {
-            self.read_through_window(&mut effects);
+            self.read_through_window();
+            self.update_intx(&mut effects);
         }
         self.space.read(offset, data);
         effects
@@ -124,7 +137,8 @@ impl VirtioPciFunction {
             count(&mut self.counters().accesses_ignored);
             return effects;
         }
-        self.read_place(bar, offset, data, &mut effects);
+        self.read_place(bar, offset, data);
+        self.update_intx(&mut effects);
         effects
     }
 
@@ -146,7 +160,10 @@ impl VirtioPciFunction {
         self.common.transport_mut().function_reset(&mut effects);
         self.space.reset();
         self.msix.reset_table();
-        self.clear_isr(&mut effects);
+        self.isr = 0;
+        if self.transport().is_live() && self.owes_config_change {
+            self.raise_config();
+        }
         self.finish(&mut effects);
         effects
     }
@@ -158,7 +175,9 @@ impl VirtioPciFunction {
         self.space.reset();
         self.msix.reset_table();
         self.apply_config_space(&mut effects);
-        self.clear_isr(&mut effects);
+        self.clear_interrupts();
+        self.owes_config_change = false;
+        self.finish(&mut effects);
         effects
     }
 
@@ -176,9 +195,10 @@ impl VirtioPciFunction {
     pub fn reset_done(&mut self, ticket: ResetTicket, outcome: ResetOutcome<'_>) -> Effects {
         let mut effects = Effects::none();
         let done = self.common.transport_mut().reset_done(ticket, outcome);
-        if let Some(ResetKind::Full | ResetKind::Frozen) = done {
-            self.msix.clear_pending();
-            self.clear_isr(&mut effects);
+        if let Some(kind) = done {
+            self.clear_interrupts();
+            self.owes_config_change &= kind == ResetKind::Frozen;
+            self.finish(&mut effects);
         }
         effects
     }
@@ -222,15 +242,25 @@ impl VirtioPciFunction {
     /// The device changed its configuration from `offset` on.
     pub fn update_device_config(&mut self, offset: u16, data: &[u8]) -> Effects {
         let transport = self.common.transport_mut();
-        let changed = transport.device_config_mut().update(offset.into(), data);
+        let suspended = matches!(transport.phase(), Phase::Suspended | Phase::Resuming);
+        let config = transport.device_config_mut();
+        if suspended {
+            config.defer(offset.into(), data);
+            return Effects::none();
+        }
+        let changed = config.update(offset.into(), data);
         let tell = changed && transport.is_live();
+        // A driver that comes back from a sleep does not read its configuration again unless it is told to.
+        self.owes_config_change |= changed && transport.retains();
         self.tell_config_change(tell)
     }
 
     /// The device has used buffers of `queue` and the driver wants to know.
     pub fn queue_used(&mut self, queue: u16) -> Effects {
         let mut effects = Effects::none();
-        self.raise_queue(queue);
+        if self.transport().has_live_queues() {
+            self.raise_queue(queue);
+        }
         self.finish(&mut effects);
         effects
     }
@@ -248,18 +278,22 @@ impl VirtioPciFunction {
         if !self.transport().may_interrupt() {
             return None;
         }
-        self.msix.take()
+        let interrupt = self.msix.take()?;
+        if interrupt.vector == self.transport().config_vector() {
+            self.owes_config_change = false;
+        }
+        Some(interrupt)
     }
 
     fn counters(&mut self) -> &mut Counters {
         self.common.transport_mut().counters_mut()
     }
 
-    fn read_place(&mut self, bar: u8, offset: u64, data: &mut [u8], effects: &mut Effects) {
+    fn read_place(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
         data.fill(0);
         match self.bars.place(bar, offset, self.common.length()) {
             Some(Place::Common(at)) => self.common.read(at, data),
-            Some(Place::Isr(at)) => self.read_isr(at, data, effects),
+            Some(Place::Isr(at)) => self.read_isr(at, data),
             Some(Place::Device(at)) => {
                 let config = self.common.transport_mut().device_config_mut();
                 config.read(usize::try_from(at).unwrap_or(usize::MAX), data);
@@ -324,20 +358,19 @@ impl VirtioPciFunction {
         self.common.transport_mut().notify(queue, value, effects);
     }
 
-    fn read_isr(&mut self, offset: u64, data: &mut [u8], effects: &mut Effects) {
+    /// Reading the ISR clears it (§4.1.4.5).
+    fn read_isr(&mut self, offset: u64, data: &mut [u8]) {
         if let (0, Some(first)) = (offset, data.first_mut()) {
             *first = self.isr;
-            self.clear_isr(effects);
+            self.owes_config_change &= self.isr & isr::CONFIG == 0;
+            self.isr = 0;
         }
     }
 
-    fn clear_isr(&mut self, effects: &mut Effects) {
-        let asserted = self.isr != 0 && self.interrupt_pin;
+    /// A virtio reset: nothing waits any more.
+    fn clear_interrupts(&mut self) {
+        self.msix.clear_pending();
         self.isr = 0;
-        self.space.set_interrupt_status(false);
-        if asserted {
-            effects.push(Effect::Intx(false));
-        }
     }
 
     fn sizes_a_bar(&self, offset: u16, data: &[u8]) -> bool {
@@ -345,13 +378,16 @@ impl VirtioPciFunction {
         bars.contains(&offset) && data == [0xff; 4]
     }
 
-    fn read_through_window(&mut self, effects: &mut Effects) {
+    fn read_through_window(&mut self) {
         let mut data = [0; 4];
         if let Some(window) = self.space.window()
             && let Some(data) = data.get_mut(..window.length)
-            && self.transport().power() == PowerState::D0
         {
-            self.read_place(window.bar, window.offset, data, effects);
+            if self.transport().power() == PowerState::D0 {
+                self.read_place(window.bar, window.offset, data);
+            } else {
+                data.fill(0xff);
+            }
         }
         self.space.set(self.space.window_data(), &data);
     }
@@ -400,6 +436,8 @@ impl VirtioPciFunction {
         if vector != VIRTIO_MSI_NO_VECTOR {
             self.msix.raise(vector);
         }
+        // With MSI-X and no vector the driver is not told (§4.1.5.4.1), now or later.
+        self.owes_config_change = vector != VIRTIO_MSI_NO_VECTOR || !self.msix.is_enabled();
     }
 
     fn raise_queue(&mut self, queue: u16) {
@@ -415,30 +453,50 @@ impl VirtioPciFunction {
     /// After every access: a kick re-signals the queues, and what may go is announced.
     ///
     /// An interrupt sent just before a sleep can die with the MSI-X table, and one raised by the kick may find no way
-    /// to the guest yet. Signalling every queue again costs the driver one look at its used rings.
+    /// to the guest yet. Signalling every queue again costs the driver one look at its used rings. A fresh device has
+    /// nothing that could have been lost.
     fn finish(&mut self, effects: &mut Effects) {
-        if effects.iter().any(|effect| *effect == Effect::Kick) {
+        let has = |wanted| effects.iter().any(|effect| *effect == wanted);
+        if has(Effect::Kick) && !has(Effect::Activate(ActivationKind::Fresh)) {
             self.resignal_queues();
         }
-        let intx = self.interrupt_pin
-            && self.isr != 0
-            && !self.msix.is_enabled()
-            && self.transport().phase() == Phase::Running;
-        if intx {
-            self.space.set_interrupt_status(true);
-            if self.space.command() & pci::COMMAND_INTX_DISABLE == 0 {
-                effects.push(Effect::Intx(true));
-            }
+        let returned = |effect: &Effect| {
+            use ActivationKind::{Reinstated, Retained};
+            matches!(effect, Effect::Activate(Retained | Reinstated))
+        };
+        if self.owes_config_change && effects.iter().any(returned) {
+            self.raise_config();
         }
+        self.update_intx(effects);
         if self.transport().may_interrupt() && self.msix.has_deliverable() {
             effects.push(Effect::Interrupt);
         }
     }
 
+    /// The line follows the ISR, unless MSI-X is enabled, INTx masked, or the function asleep (§4.1.4.5.1).
+    fn update_intx(&mut self, effects: &mut Effects) {
+        let transport = self.transport();
+        let awake = transport.power() == PowerState::D0 && transport.has_live_queues();
+        let asserted = awake && self.isr != 0 && !self.msix.is_enabled();
+        self.space.set_interrupt_status(asserted);
+        let masked = self.space.command() & pci::COMMAND_INTX_DISABLE != 0;
+        let level = asserted && self.interrupt_pin && !masked;
+        if level != self.intx {
+            self.intx = level;
+            effects.push(Effect::Intx(level));
+        }
+    }
+
     fn resignal_queues(&mut self) {
-        let Self { common, msix, .. } = self;
+        let Self {
+            common, msix, isr, ..
+        } = self;
         for setup in common.transport().active_queues() {
-            msix.raise(setup.vector);
+            if setup.vector != VIRTIO_MSI_NO_VECTOR {
+                msix.raise(setup.vector);
+            } else if !msix.is_enabled() {
+                *isr |= isr::QUEUE;
+            }
         }
     }
 }

@@ -20,12 +20,15 @@ mod config_space;
 mod device_config;
 mod effect;
 mod function;
+pub mod guest;
 mod msix;
 mod queue;
 mod register;
 mod retention;
 pub mod spec;
 pub mod status;
+#[cfg(feature = "test-utils")]
+pub mod test_utils;
 mod transport;
 
 pub use bars::{BarLayout, MAX_SHARED_MEMORY_REGIONS, SharedMemoryRegion};

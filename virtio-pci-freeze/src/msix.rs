@@ -72,6 +72,10 @@ impl Msix {
         }
     }
 
+    pub(crate) fn owner(&self) -> VectorOwner {
+        self.owner
+    }
+
     pub(crate) fn set_control(&mut self, enabled: bool, function_mask: bool) {
         self.enabled = enabled;
         self.function_mask = function_mask;

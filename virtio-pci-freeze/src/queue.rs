@@ -8,7 +8,8 @@ use crate::spec::VIRTIO_MSI_NO_VECTOR;
 /// Largest size of a split virtqueue (VIRTIO 1.4 §2.7).
 pub const MAX_QUEUE_SIZE: u16 = 32768;
 
-/// How far the device has come in a virtqueue. Both count buffers and wrap at 2^16 (VIRTIO 1.4 §2.7.6, §2.7.8).
+/// How far the device has come in a virtqueue. In a split one both count buffers and wrap at 2^16 (VIRTIO 1.4 §2.7.6,
+/// §2.7.8); in a packed one each is an offset with the wrap counter in bit 15 (§2.8.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct RingPosition {
@@ -83,15 +84,17 @@ impl Queue {
         self.status == QueueStatus::Enabled
     }
 
-    /// Whether a driver may choose `size`: a power of 2, no larger than offered (VIRTIO 1.4 §4.1.4.3.2).
-    pub(crate) fn allows_size(&self, size: u16) -> bool {
-        size.is_power_of_two() && size <= self.max_size
+    /// Whether a driver may choose `size`: no larger than offered, and a power of 2 unless the queue is `packed`
+    /// (VIRTIO 1.4 §4.1.4.3.2).
+    pub(crate) fn allows_size(&self, size: u16, packed: bool) -> bool {
+        (size.is_power_of_two() || packed) && size != 0 && size <= self.max_size
     }
 
-    /// Whether the addresses have the alignment a split virtqueue needs (VIRTIO 1.4 §2.7): 16, 2 and 4 bytes.
-    pub(crate) fn is_aligned(&self) -> bool {
+    /// Whether the addresses have the alignment that the queue's layout needs: 16, 2 and 4 bytes for a split one
+    /// (VIRTIO 1.4 §2.7), 16, 4 and 4 for a packed one (§2.8.10.1).
+    pub(crate) fn is_aligned(&self, packed: bool) -> bool {
         self.desc.is_multiple_of(16)
-            && self.driver.is_multiple_of(2)
+            && self.driver.is_multiple_of(if packed { 4 } else { 2 })
             && self.device.is_multiple_of(4)
     }
 

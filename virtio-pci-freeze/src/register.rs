@@ -127,6 +127,16 @@ impl Layout {
         }
     }
 
+    /// The layout of a structure that is `length` bytes long. A device with [`Layout::Tail`] also offers
+    /// [`FREEZE_FEATURE`](crate::FREEZE_FEATURE); a longer structure without it is some other extension.
+    pub const fn of_length(length: u32) -> Self {
+        match length {
+            60..=63 => Self::Seed,
+            68.. => Self::Tail,
+            _ => Self::None,
+        }
+    }
+
     /// The feature bits whose registers this layout has no room for.
     pub const fn excluded_features(self) -> u64 {
         use crate::spec::feature as f;

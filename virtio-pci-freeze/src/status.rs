@@ -93,8 +93,8 @@ pub fn write(current: DeviceStatus, written: u8, context: StatusContext) -> Stat
 /// On a suspended device only DRIVER_OK means anything. A driver that leaves SUSPEND out of that write is understood
 /// all the same: nothing else could be meant.
 fn write_suspended(current: DeviceStatus, asked: DeviceStatus) -> StatusWrite {
-    let kept = current.without(DeviceStatus::SUSPEND | DeviceStatus::DEVICE_NEEDS_RESET);
-    if !asked.contains(kept.0) {
+    let kept = current.0 & DeviceStatus::DRIVER_BITS & !DeviceStatus::SUSPEND;
+    if !asked.contains(kept) {
         return StatusWrite::Ignored;
     }
     let edge = if asked.contains(DeviceStatus::DRIVER_OK) {
@@ -120,7 +120,7 @@ fn write_awake(current: DeviceStatus, asked: DeviceStatus, context: StatusContex
         status = status.without(DeviceStatus::FEATURES_OK);
     }
     for (bit, prerequisite) in PREREQUISITES {
-        if !status.contains(prerequisite) {
+        if !status.contains(prerequisite) && !current.contains(bit) {
             status = status.without(bit);
         }
     }

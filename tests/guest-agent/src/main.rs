@@ -1,2 +1,215 @@
-//! Placeholder.
-fn main() {}
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The agent: reads requests from a serial port, does them, replies. Nothing a request asks for ends
+//! it; a failure is a reply.
+
+mod display;
+mod drm_display;
+mod kmsg;
+mod load;
+mod power;
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::process;
+
+use guest_agent::protocol::{Command, Info, Reply, Request, RunReport, Target};
+use rustix::system::uname;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::display::Displays;
+use crate::load::Load;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file could not be used.
+    #[error("{action} {path}: {source}")]
+    File {
+        /// read, write, open ...
+        action: &'static str,
+        /// Of the file.
+        path: String,
+        source: io::Error,
+    },
+    /// A display refused.
+    #[error("{what}: {source}")]
+    Display {
+        what: &'static str,
+        source: io::Error,
+    },
+    /// There is no such display, or it has a form the agent does not know.
+    #[error("no usable display: {0}")]
+    NoDisplay(&'static str),
+    /// The background load is running, or is not.
+    #[error("the load is {0}")]
+    Load(&'static str),
+    /// A program could not be started.
+    #[error("run {program}: {source}")]
+    Run { program: String, source: io::Error },
+    /// A reply that is no JSON.
+    #[error("reply: {0}")]
+    Reply(#[from] serde_json::Error),
+}
+
+/// Adds what was tried to an error of the kernel.
+pub(crate) fn file_error(action: &'static str, path: &str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::File {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The text of a small file, without the line end.
+pub(crate) fn read_text(path: &str) -> Result<String, Error> {
+    let text = fs::read_to_string(path).map_err(file_error("read", path))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Writes an attribute. sysfs acts on each write call, so there must be just one.
+pub(crate) fn write_text(path: &str, text: &str) -> Result<(), Error> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_err(file_error("open", path))?;
+    // Not write_all: it repeats an interrupted write, and this one may be a sleep.
+    match file
+        .write(text.as_bytes())
+        .map_err(file_error("write", path))?
+    {
+        written if written == text.len() => Ok(()),
+        _ => Err(file_error("write", path)(io::ErrorKind::WriteZero.into())),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Agent {
+    displays: Displays,
+    load: Option<Load>,
+}
+
+impl Agent {
+    fn execute(&mut self, command: Command) -> Result<Value, Error> {
+        match command {
+            Command::Info => json(&info()),
+            Command::Dmesg { since } => json(&kmsg::messages(since)?),
+            Command::Draw { target, seed } => json(&self.displays.draw(target, seed)?),
+            Command::ReleaseDrm => json(&self.displays.release_drm()),
+            Command::LoadStart { target } => self.start_load(target),
+            Command::LoadStop => self.stop_load(),
+            Command::Sleep {
+                state,
+                alarm_s,
+                pm_test,
+                print_times,
+            } => json(&power::sleep(
+                &state,
+                alarm_s,
+                pm_test.as_deref(),
+                print_times,
+            )?),
+            Command::Read { path } => json(&read_text(&path)?),
+            Command::Write { path, text } => json(&write_text(&path, &text)?),
+            Command::Run { program, arguments } => json(&run(&program, &arguments)?),
+            Command::Reboot => json(&run("reboot", &["-f".to_owned()])?),
+            Command::Poweroff => json(&run("poweroff", &["-f".to_owned()])?),
+        }
+    }
+
+    fn start_load(&mut self, target: Target) -> Result<Value, Error> {
+        if self.load.is_some() {
+            return Err(Error::Load("running"));
+        }
+        self.load = Some(Load::start(target)?);
+        Ok(Value::Null)
+    }
+
+    fn stop_load(&mut self) -> Result<Value, Error> {
+        let load = self.load.take().ok_or(Error::Load("not running"))?;
+        json(&load.stop())
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Value, Error> {
+    Ok(serde_json::to_value(value)?)
+}
+
+fn info() -> Info {
+    let mut drm: Vec<String> = fs::read_dir("/dev/dri")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    drm.sort();
+    Info {
+        release: uname().release().to_string_lossy().into_owned(),
+        mem_sleep: read_text("/sys/power/mem_sleep").unwrap_or_default(),
+        drm,
+        fb: display::fb_size().ok(),
+    }
+}
+
+fn run(program: &str, arguments: &[String]) -> Result<RunReport, Error> {
+    let output = process::Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|source| Error::Run {
+            program: program.to_owned(),
+            source,
+        })?;
+    Ok(RunReport {
+        status: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// Opens the port without echo and without line-end translation.
+fn open_port(path: &str) -> io::Result<File> {
+    let port = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut attributes = tcgetattr(&port)?;
+    attributes.make_raw();
+    tcsetattr(&port, OptionalActions::Flush, &attributes)?;
+    Ok(port)
+}
+
+fn say(port: &mut File, reply: &Reply) -> io::Result<()> {
+    let mut line = serde_json::to_vec(reply)?;
+    line.push(b'\n');
+    port.write_all(&line)
+}
+
+fn serve(path: &str) -> io::Result<()> {
+    let mut port = open_port(path)?;
+    let mut agent = Agent::default();
+    // The console too: it tells a boot that hung before the agent from one that hung after it.
+    println!("agent: ready on {path}");
+    say(&mut port, &Reply::Ready)?;
+    for line in BufReader::new(port.try_clone()?).lines() {
+        let line = line?;
+        // Anything else on a serial line is noise of a client that came or went.
+        let Ok(Request { id, command }) = serde_json::from_str(&line) else {
+            continue;
+        };
+        let reply = match agent.execute(command) {
+            Ok(value) => Reply::Done { id, value },
+            Err(error) => Reply::Failed {
+                id,
+                error: error.to_string(),
+            },
+        };
+        say(&mut port, &reply)?;
+    }
+    Ok(())
+}
+
+fn main() -> io::Result<()> {
+    let path = env::args()
+        .nth(1)
+        .unwrap_or_else(|| "/dev/ttyS1".to_owned());
+    serve(&path)
+}

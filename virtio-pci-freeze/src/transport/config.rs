@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::queue::MAX_QUEUE_SIZE;
 use crate::register::Layout;
 use crate::retention::HoldSources;
+use crate::spec::feature;
 
 /// The feature bit that gates `freeze_mode` in [`Layout::Tail`]: 63.
 ///
@@ -40,7 +41,8 @@ pub struct TransportConfig {
     pub device_features: u64,
     /// Pairs (bit, bit it requires) that FEATURES_OK checks.
     pub feature_dependencies: Vec<(u32, u32)>,
-    /// Largest size of each queue: powers of 2 up to 32768.
+    /// Largest size of each queue: powers of 2 up to 32768. With VIRTIO_F_ADMIN_VQ offered, the last one is the
+    /// administration queue.
     pub queue_sizes: Vec<u16>,
     /// Vectors that the driver may assign.
     pub vectors: u16,
@@ -94,6 +96,17 @@ pub enum ConfigError {
         /// Bytes there are.
         limit: usize,
     },
+    /// A feature without one that it requires (VIRTIO 1.4 §2.2.2).
+    #[error("Feature {bit} is offered without feature {requires}, which it requires")]
+    MissingDependency {
+        /// The feature's bit number.
+        bit: u32,
+        /// The bit number of what it requires.
+        requires: u32,
+    },
+    /// VIRTIO_F_ADMIN_VQ without a queue.
+    #[error("VIRTIO_F_ADMIN_VQ is offered, but there is no queue to be the administration queue")]
+    NoAdminQueue,
     /// An MSI-X table size outside 1 to 2048.
     #[error("{count} MSI-X vectors, not 1 to 2048")]
     Vectors {
@@ -118,6 +131,16 @@ pub(super) fn check(config: &TransportConfig) -> Result<(), ConfigError> {
     let bad_size = |&(_, &size): &(usize, &u16)| !size.is_power_of_two() || size > MAX_QUEUE_SIZE;
     if let Some((index, &size)) = config.queue_sizes.iter().enumerate().find(bad_size) {
         return Err(ConfigError::QueueSize { index, size });
+    }
+    let offers = |bit| config.device_features & feature::mask(bit) != 0;
+    if offers(feature::VIRTIO_F_ADMIN_VQ) && count == 0 {
+        return Err(ConfigError::NoAdminQueue);
+    }
+    let missing = |&&(bit, requires): &&(u32, u32)| {
+        offers(bit) && !offers(requires) && requires != feature::VIRTIO_F_VERSION_1
+    };
+    if let Some(&(bit, requires)) = config.feature_dependencies.iter().find(missing) {
+        return Err(ConfigError::MissingDependency { bit, requires });
     }
     let layout = config.layout;
     let features = config.device_features & layout.excluded_features();

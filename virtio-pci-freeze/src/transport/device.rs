@@ -40,6 +40,10 @@ impl Transport {
             }
             _ => (ResetKind::Full, Stopped::Clean),
         };
+        if (kind, done) == (ResetKind::Frozen, ResetKind::Full) {
+            // The device did not honour FREEZE_S3 after all, so the register may not say that it does.
+            self.freeze = FreezeState::Unfrozen;
+        }
         self.lifecycle = Lifecycle::Stopped(stopped);
         self.reset_registers();
         count(match done {
@@ -80,7 +84,8 @@ impl Transport {
         self.needs_reset()
     }
 
-    /// The device runs again after a suspend, or failed to and needs a reset. Returns whether the driver must be told.
+    /// The device runs again after a suspend, or failed to and needs a reset. Returns whether the driver must be told
+    /// of that, or of a change of the configuration that had to wait.
     pub fn resume_done(&mut self, resumed: bool, effects: &mut Effects) -> bool {
         if self.lifecycle != Lifecycle::Resuming {
             return false;
@@ -90,11 +95,12 @@ impl Transport {
             .status
             .with(DeviceStatus::DRIVER_OK)
             .without(DeviceStatus::SUSPEND);
+        let changed = self.device_config.release();
         if !resumed {
             return self.needs_reset();
         }
         self.kick_if_reachable(effects);
-        false
+        changed
     }
 
     /// The device has stopped the queue that [`Effect::ResetQueue`] named.
@@ -108,7 +114,13 @@ impl Transport {
 
     /// The device met an error that only a reset cures (VIRTIO 1.4 §2.1.2). Returns whether the driver must be told
     /// through a configuration change notification.
+    ///
+    /// A device that no driver has found is as good as reset. It keeps status 0, which a driver that has just reset it
+    /// polls for without end.
     pub fn needs_reset(&mut self) -> bool {
+        if self.status.0 == 0 {
+            return false;
+        }
         self.status = self.status.with(DeviceStatus::DEVICE_NEEDS_RESET);
         self.status.contains(DeviceStatus::DRIVER_OK)
     }

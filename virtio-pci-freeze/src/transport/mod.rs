@@ -164,6 +164,17 @@ impl Transport {
         }
     }
 
+    /// The device's queues, administration queues apart.
+    pub fn queue_count(&self) -> u16 {
+        let all = u16::try_from(self.queues.len()).unwrap_or(u16::MAX);
+        all.saturating_sub(self.admin_queue_count())
+    }
+
+    /// The device's administration queues; their indices follow those of the others (VIRTIO 1.4 §4.1.4.3).
+    pub fn admin_queue_count(&self) -> u16 {
+        (self.config.device_features & feature::mask(feature::VIRTIO_F_ADMIN_VQ) != 0).into()
+    }
+
     /// The device status as a driver reads it.
     pub fn status(&self) -> DeviceStatus {
         match self.lifecycle {
@@ -223,6 +234,21 @@ impl Transport {
     pub(crate) fn may_interrupt(&self) -> bool {
         let quiet = matches!(self.lifecycle, Lifecycle::Suspended | Lifecycle::Resuming);
         self.bus.master && self.bus.power == PowerState::D0 && !quiet
+    }
+
+    /// Whether used buffers may be told of: the device runs, or finishes what it took before a suspend or reset.
+    pub(crate) fn has_live_queues(&self) -> bool {
+        use Lifecycle::{Resetting, Running, Suspending};
+        matches!(self.lifecycle, Running | Suspending | Resetting { .. })
+    }
+
+    /// Whether a frozen reset is under way or done, and the driver not back.
+    pub(crate) fn retains(&self) -> bool {
+        match &self.lifecycle {
+            Lifecycle::Stopped(stopped) => *stopped != Stopped::Clean,
+            Lifecycle::Resetting { kind, .. } => *kind == ResetKind::Frozen,
+            _ => false,
+        }
     }
 
     /// Whether a reset is under way that the device has not answered.

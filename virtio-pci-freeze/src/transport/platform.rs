@@ -54,7 +54,7 @@ impl Transport {
     pub fn function_reset(&mut self, effects: &mut Effects) {
         count(&mut self.counters.function_resets);
         let hint = self.sources().is_some_and(|s| s.function_reset);
-        let suspended = self.lifecycle == Lifecycle::Suspended;
+        let suspended = self.lifecycle == Lifecycle::Suspended && self.sources().is_some();
         let held = self.is_held() || suspended || (hint && self.has_state());
         // A function whose state outlives D3hot keeps it through the reset that ends a sleep (PCI PM 1.2 §5.4).
         let asleep = suspended
@@ -65,7 +65,7 @@ impl Transport {
             power: PowerState::D0,
         };
         self.holds.end_cause(HoldReason::D3hot);
-        if held && self.has_state() {
+        if held {
             self.holds.begin(HoldReason::FunctionReset);
             self.holds.end_cause(HoldReason::FunctionReset);
         }
@@ -91,16 +91,6 @@ impl Transport {
     pub fn reboot(&mut self, effects: &mut Effects) {
         self.holds.clear();
         self.freeze = FreezeState::Unfrozen;
-        if let Lifecycle::Resetting { kind, found, .. } = &mut self.lifecycle {
-            if *kind == ResetKind::Full {
-                return;
-            }
-            let found = mem::replace(found, Found::Live);
-            self.lifecycle = match found {
-                Found::Live => Lifecycle::Running,
-                Found::Stopped(stopped) => Lifecycle::Stopped(stopped),
-            };
-        }
         self.begin_reset(ResetKind::Full, effects);
     }
 
@@ -136,8 +126,15 @@ impl Transport {
     }
 
     /// Resets the device, or only the registers where it has nothing to do for that.
+    ///
+    /// A full reset overtakes a frozen one under way: the device answers both, and only the newer ticket counts.
     pub(super) fn begin_reset(&mut self, kind: ResetKind, effects: &mut Effects) {
         let found = match mem::replace(&mut self.lifecycle, Lifecycle::Running) {
+            Lifecycle::Resetting {
+                kind: ResetKind::Frozen,
+                found,
+                ..
+            } if kind == ResetKind::Full => found,
             resetting @ Lifecycle::Resetting { .. } => {
                 self.lifecycle = resetting;
                 return;
@@ -176,13 +173,15 @@ impl Transport {
             freeze: _,
             bus: _,
             last_ticket: _,
-            device_config: _,
+            device_config,
             counters: _,
         } = self;
         *status = DeviceStatus::default();
         *driver_features = 0;
         *config_vector = VIRTIO_MSI_NO_VECTOR;
         *selectors = Selectors::default();
+        // What a suspend deferred has nobody left to be told of it.
+        device_config.release();
         queues.iter_mut().for_each(Queue::reset);
     }
 }

@@ -1,0 +1,219 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The device server `virtio-gpu-s3d`, as a process.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
+
+use crate::channel::Channel;
+use crate::image::Image;
+use crate::lab::Lab;
+use crate::process::{Running, Sockets};
+
+/// The server answers at once; the limit is for a machine under full load.
+const LIMIT: Duration = Duration::from_secs(30);
+/// From the end of a draw call in the guest until its last flush has reached the server. Twice the
+/// 5 s after which a virtio-gpu driver gives a command up.
+const PICTURE_LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks at the picture: the server has no event for a flush.
+const PICTURE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A picture of one output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Screenshot {
+    /// Whether the guest scans a resource out there.
+    pub active: bool,
+    /// What is shown; black while not active.
+    pub image: Image,
+}
+
+/// A server, killed when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    control: Channel,
+    events: Channel,
+    _running: Running,
+    directory: PathBuf,
+    sockets: Sockets,
+}
+
+impl Daemon {
+    /// Starts a server with further command-line `options` and waits until it answers.
+    ///
+    /// # Errors
+    /// The program is not built or does not start.
+    pub fn start(lab: &Lab, name: &str, options: &[&str]) -> Result<Self> {
+        let directory = lab.run_directory(&format!("{name}-server"))?;
+        let sockets = Sockets::create()?;
+        let path = sockets.path().join("control");
+        let device = sockets.path().join("device");
+        let fixed = ["--socket".into(), device, "--control".into(), path.clone()];
+        let fixed = fixed
+            .into_iter()
+            .chain(["--log-level", "debug"].map(PathBuf::from));
+        let arguments = fixed.chain(options.iter().map(PathBuf::from));
+        let running = Running::start(&program()?, arguments, &directory.join("server.log"))?;
+        let connect =
+            |name| Channel::connect(name, &path, LIMIT).with_context(|| log_of(&directory));
+        let (control, events) = (connect("control")?, connect("events")?);
+        request(&events, &json!({"command": "events"}))?;
+        Ok(Self {
+            control,
+            events,
+            _running: running,
+            directory,
+            sockets,
+        })
+    }
+
+    /// The vfio-user socket, for [`crate::machine::Gpu::VfioUser`].
+    pub fn device_socket(&self) -> PathBuf {
+        self.sockets.path().join("device")
+    }
+
+    /// The server's view of itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn status(&self) -> Result<Value> {
+        request(&self.control, &json!({"command": "status"}))
+    }
+
+    /// One of the counters of [`Daemon::status`].
+    ///
+    /// # Errors
+    /// The server has no such counter.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let status = self.status()?;
+        let counter = status.pointer(&format!("/counters/{name}"));
+        counter
+            .and_then(Value::as_u64)
+            .with_context(|| format!("no counter {name} in {status}"))
+    }
+
+    /// What output 0 shows now. The PNG stays in the log directory under `name`.
+    ///
+    /// # Errors
+    /// The server could not make a picture.
+    pub fn screenshot(&self, name: &str) -> Result<Screenshot> {
+        let path = self.picture(name);
+        let reply = request(
+            &self.control,
+            &json!({"command": "screenshot", "scanout": 0, "path": path}),
+        )?;
+        let active = reply
+            .get("active")
+            .and_then(Value::as_bool)
+            .context("screenshot without active")?;
+        Ok(Screenshot {
+            active,
+            image: Image::read(&path)?,
+        })
+    }
+
+    /// Where [`Daemon::screenshot`] left the PNG `name`.
+    pub fn picture(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.png"))
+    }
+
+    /// Waits until output 0 shows `expected`: the guest's flush may still be on its way.
+    ///
+    /// # Errors
+    /// It shows something else.
+    pub fn wait_for_picture(&self, name: &str, expected: &Image) -> Result<()> {
+        let deadline = Instant::now() + PICTURE_LIMIT;
+        loop {
+            let shown = self.screenshot(name)?;
+            let difference = shown.image.must_be(expected);
+            match difference {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).with_context(|| self.explain(name, shown.active));
+                }
+                Err(_) => thread::sleep(PICTURE_INTERVAL),
+            }
+        }
+    }
+
+    /// Checks that output 0 shows `expected` at this very moment.
+    ///
+    /// # Errors
+    /// It shows something else.
+    pub fn must_show(&self, name: &str, expected: &Image) -> Result<()> {
+        let shown = self.screenshot(name)?;
+        shown
+            .image
+            .must_be(expected)
+            .with_context(|| self.explain(name, shown.active))
+    }
+
+    fn explain(&self, picture: &str, active: bool) -> String {
+        let status = self.status().unwrap_or_default();
+        format!(
+            "picture {picture} in {} (active: {active}); server: {status}",
+            self.directory.display()
+        )
+    }
+
+    /// A place in the stream of events to count or wait from.
+    pub fn position(&self) -> usize {
+        self.events.position()
+    }
+
+    /// Waits for the first event `name` since `from`.
+    ///
+    /// # Errors
+    /// It did not come.
+    pub fn wait_event(&self, name: &str, from: usize) -> Result<()> {
+        self.events.wait(from, LIMIT, name, |message| {
+            (event(message) == Some(name)).then_some(())
+        })
+    }
+
+    /// The names of the events since `from`.
+    pub fn events(&self, from: usize) -> Vec<String> {
+        self.events
+            .collect(from, |message| event(message).map(str::to_owned))
+    }
+}
+
+fn event(message: &Value) -> Option<&str> {
+    message.get("event")?.as_str()
+}
+
+fn request(channel: &Channel, message: &Value) -> Result<Value> {
+    let from = channel.position();
+    channel.send(message)?;
+    let reply = channel.wait(from, LIMIT, "reply", |reply| {
+        event(reply).is_none().then(|| reply.clone())
+    })?;
+    match reply.get("return") {
+        Some(value) => Ok(value.clone()),
+        None => bail!("virtio-gpu-s3d: {message} failed: {reply}"),
+    }
+}
+
+fn log_of(directory: &Path) -> String {
+    fs::read_to_string(directory.join("server.log")).unwrap_or_default()
+}
+
+/// `VIRTIO_GPU_S3D`, or the program beside the test binary's directory, where Cargo puts it.
+fn program() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("VIRTIO_GPU_S3D") {
+        return Ok(path.into());
+    }
+    let test = env::current_exe().context("path of the test binary")?;
+    let built = test
+        .ancestors()
+        .nth(2)
+        .map(|profile| profile.join("virtio-gpu-s3d"));
+    built.filter(|path| path.exists()).ok_or_else(|| {
+        anyhow!("no virtio-gpu-s3d: cargo build -p ch-integration --bin virtio-gpu-s3d")
+    })
+}

@@ -1,0 +1,319 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A running guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use guest_agent::protocol::{Command, Drawn, KernelMessage, SleepReport, Target};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::agent::{Agent, Pending};
+use crate::image::Image;
+use crate::lab::Lab;
+use crate::machine::Machine;
+use crate::process::{Running, Sockets};
+use crate::qmp::Qmp;
+
+/// QEMU opens its sockets within a second; the limit is for a machine under full load.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// A boot takes 4 to 6 s under TCG on an idle machine.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// From the request to sleep until QEMU has suspended, and from the wake until the agent replies.
+const SLEEP_LIMIT: Duration = Duration::from_secs(60);
+/// From the last device that suspends until the CPU idles. A wake in between aborts the sleep, and
+/// nothing outside the guest shows the moment.
+const IDLE_SETTLES: Duration = Duration::from_secs(1);
+/// Lines of console in an error.
+const CONSOLE_TAIL: usize = 25;
+/// More would make each slower than the limits above expect.
+const GUESTS_AT_ONCE: u32 = 2;
+
+static RUNNING: Mutex<u32> = Mutex::new(0);
+static ONE_ENDED: Condvar = Condvar::new();
+
+/// The right to run a guest.
+#[derive(Debug)]
+struct Slot;
+
+impl Slot {
+    fn take() -> Self {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = ONE_ENDED
+            .wait_while(running, |running| *running >= GUESTS_AT_ONCE)
+            .unwrap_or_else(PoisonError::into_inner);
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ONE_ENDED.notify_one();
+    }
+}
+
+/// Who wakes the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// The guest's own RTC, so many seconds after the request to sleep.
+    Alarm(u32),
+    /// The host, as soon as the guest sleeps.
+    Host,
+}
+
+/// A guest, killed when dropped.
+#[derive(Debug)]
+pub struct Guest {
+    agent: Agent,
+    qmp: Qmp,
+    _running: Running,
+    directory: PathBuf,
+    _sockets: Sockets,
+    _slot: Slot,
+}
+
+impl Guest {
+    /// Starts QEMU and waits until the agent in the guest is up.
+    ///
+    /// # Errors
+    /// QEMU ended or the guest did not boot.
+    pub fn boot(lab: &Lab, machine: &Machine) -> Result<Self> {
+        let slot = Slot::take();
+        let directory = lab.run_directory(&format!("{}-{}", machine.name, machine.kernel))?;
+        let sockets = Sockets::create()?;
+        let arguments = machine.arguments(lab, sockets.path(), &directory.join("console.log"));
+        let running = Running::start(&lab.qemu(), arguments, &directory.join("qemu.log"))?;
+        let connected = Qmp::connect(&sockets.path().join("qmp"), START_LIMIT).and_then(|qmp| {
+            Ok((
+                qmp,
+                Agent::connect(&sockets.path().join("agent"), START_LIMIT)?,
+            ))
+        });
+        let (qmp, agent) = connected.with_context(|| qemu_log(&directory))?;
+        let guest = Self {
+            agent,
+            qmp,
+            _running: running,
+            directory,
+            _sockets: sockets,
+            _slot: slot,
+        };
+        guest.explain(guest.agent.wait_ready(0, BOOT_LIMIT))?;
+        Ok(guest)
+    }
+
+    /// The monitor.
+    pub fn qmp(&self) -> &Qmp {
+        &self.qmp
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Where this guest's logs lie; a test may add to them.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Has the agent do something.
+    ///
+    /// # Errors
+    /// It failed or did not reply.
+    pub fn call<T: DeserializeOwned>(&self, command: Command) -> Result<T> {
+        let what = format!("{command:?}");
+        self.explain(self.agent.call(command)).context(what)
+    }
+
+    /// Draws picture `seed` and gives what must be on the screen now.
+    ///
+    /// # Errors
+    /// The guest could not draw.
+    pub fn draw(&self, target: Target, seed: u32) -> Result<Image> {
+        let drawn: Drawn = self.call(Command::Draw { target, seed })?;
+        Ok(Image::of_pattern(seed, drawn.width, drawn.height))
+    }
+
+    /// One ACPI S3 cycle. `asleep` runs while the guest sleeps (with an alarm: at the start of it).
+    ///
+    /// # Errors
+    /// The guest did not really sleep, did not wake, or calls its sleep failed.
+    pub fn sleep(&self, wake: Wake, asleep: impl FnOnce() -> Result<()>) -> Result<SleepReport> {
+        let from = self.qmp.position();
+        let pending = self.start_sleep(wake, false)?;
+        self.explain(self.qmp.wait_event("SUSPEND", from, SLEEP_LIMIT))?;
+        asleep().context("while the guest slept")?;
+        if wake == Wake::Host {
+            self.qmp.execute("system_wakeup", &json!({}))?;
+        }
+        self.explain(self.qmp.wait_event("WAKEUP", from, SLEEP_LIMIT))?;
+        let report = self.explain(self.agent.finish(&pending, SLEEP_LIMIT))?;
+        let counts = (
+            self.qmp.count_events("SUSPEND", from),
+            self.qmp.count_events("WAKEUP", from),
+        );
+        ensure!(
+            counts == (1, 1),
+            "one sleep made {counts:?} SUSPEND and WAKEUP events"
+        );
+        Ok(report)
+    }
+
+    /// One suspend-to-idle, which QEMU knows nothing of; `asleep` runs once the guest idles.
+    ///
+    /// # Errors
+    /// The guest calls its sleep failed, or did not wake.
+    pub fn idle(&self, asleep: impl FnOnce() -> Result<()>) -> Result<SleepReport> {
+        let pending = self.agent.start(Command::Sleep {
+            state: "freeze".to_owned(),
+            alarm_s: None,
+            pm_test: None,
+            print_times: false,
+        })?;
+        asleep().context("while the guest idled")?;
+        thread::sleep(IDLE_SETTLES);
+        self.agent.nudge()?;
+        self.explain(self.agent.finish(&pending, SLEEP_LIMIT))
+    }
+
+    /// A cycle woken by the host in which the kernel logs the time of every device callback.
+    ///
+    /// # Errors
+    /// As [`Guest::sleep`].
+    pub fn timed_sleep(&self) -> Result<Vec<KernelMessage>> {
+        let from = self.qmp.position();
+        let pending = self.start_sleep(Wake::Host, true)?;
+        self.explain(self.qmp.wait_event("SUSPEND", from, SLEEP_LIMIT))?;
+        self.qmp.execute("system_wakeup", &json!({}))?;
+        let report: SleepReport = self.explain(self.agent.finish(&pending, SLEEP_LIMIT))?;
+        self.dmesg(report.mark)
+    }
+
+    fn start_sleep(&self, wake: Wake, print_times: bool) -> Result<Pending> {
+        let alarm_s = match wake {
+            Wake::Alarm(seconds) => Some(seconds),
+            Wake::Host => None,
+        };
+        self.agent.start(Command::Sleep {
+            state: "mem".to_owned(),
+            alarm_s,
+            pm_test: None,
+            print_times,
+        })
+    }
+
+    /// A sleep that the kernel cuts short at the given level of `/sys/power/pm_test`.
+    ///
+    /// # Errors
+    /// The guest really slept, or calls the attempt failed.
+    pub fn abort_sleep_at(&self, level: &str) -> Result<SleepReport> {
+        let from = self.qmp.position();
+        let pending = self.agent.start(Command::Sleep {
+            state: "mem".to_owned(),
+            alarm_s: None,
+            pm_test: Some(level.to_owned()),
+            print_times: false,
+        })?;
+        let report = self.explain(self.agent.finish(&pending, SLEEP_LIMIT))?;
+        let slept = self.qmp.count_events("SUSPEND", from);
+        ensure!(
+            slept == 0,
+            "pm_test={level} put the machine to sleep {slept} times"
+        );
+        Ok(report)
+    }
+
+    /// Restarts the guest and waits until it is up again.
+    ///
+    /// # Errors
+    /// It did not come up.
+    pub fn reboot(&self) -> Result<()> {
+        let from = self.agent.position();
+        // Nobody is left to reply to it.
+        let _ = self.agent.start(Command::Reboot)?;
+        self.explain(self.agent.wait_ready(from, BOOT_LIMIT))
+    }
+
+    /// Kernel messages since `mark`.
+    ///
+    /// # Errors
+    /// The guest did not give them.
+    pub fn dmesg(&self, mark: u64) -> Result<Vec<KernelMessage>> {
+        self.call(Command::Dmesg { since: mark })
+    }
+
+    /// Checks that no message of severity warning or worse speaks of the GPU.
+    ///
+    /// # Errors
+    /// One does; a virtio-gpu command that timed out is among them.
+    pub fn must_have_no_gpu_complaint(&self, mark: u64) -> Result<()> {
+        let complaints: Vec<_> = self
+            .dmesg(mark)?
+            .into_iter()
+            .filter(is_gpu_complaint)
+            .collect();
+        ensure!(
+            complaints.is_empty(),
+            "the kernel complains: {complaints:#?}"
+        );
+        Ok(())
+    }
+
+    /// What QEMU's own display shows.
+    ///
+    /// # Errors
+    /// QEMU could not make a picture of it.
+    pub fn screendump(&self, name: &str) -> Result<Image> {
+        let path = self.directory.join(format!("{name}.png"));
+        self.qmp
+            .execute("screendump", &json!({"filename": path, "format": "png"}))?;
+        Image::read(&path)
+    }
+
+    /// Adds the end of the console to an error.
+    ///
+    /// # Errors
+    /// Only the one given.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            let console = fs::read(self.directory.join("console.log")).unwrap_or_default();
+            let console = String::from_utf8_lossy(&console);
+            let lines: Vec<_> = console.lines().collect();
+            let tail = lines
+                .get(lines.len().saturating_sub(CONSOLE_TAIL)..)
+                .unwrap_or_default();
+            anyhow!(
+                "{error:#}\nlogs: {}\nconsole:\n{}",
+                self.directory.display(),
+                tail.join("\n")
+            )
+        })
+    }
+}
+
+fn qemu_log(directory: &Path) -> String {
+    fs::read_to_string(directory.join("qemu.log")).unwrap_or_default()
+}
+
+/// syslog severity of a warning.
+const WARNING: u8 = 4;
+
+/// Linux 6.1 warns at every boot that virtio-gpu's plane has no damage clips.
+fn is_gpu_complaint(message: &KernelMessage) -> bool {
+    let about_gpu = ["virtio", "drm", "gpu"]
+        .iter()
+        .any(|word| message.text.contains(word));
+    message.severity <= WARNING
+        && about_gpu
+        && !message
+            .text
+            .contains("drm_plane_enable_fb_damage_clips() not called")
+}

@@ -1,0 +1,164 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A QEMU command line, described.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::lab::{Kernel, Lab};
+
+/// Guest RAM. Shared with the device server, so a memfd.
+const MEMORY: &str = "512M";
+
+/// The guest's GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gpu {
+    /// None at all.
+    None,
+    /// A vfio-user server on this socket.
+    VfioUser(PathBuf),
+    /// QEMU's own virtio-gpu, with further properties (empty, or starting with a comma).
+    Qemu(&'static str),
+}
+
+/// What to boot.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// The test's name, for its log directory.
+    pub name: String,
+    /// See [`Kernel`].
+    pub kernel: Kernel,
+    /// See [`Gpu`].
+    pub gpu: Gpu,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// Put the GPU behind a PCIe root port instead of on the root bus.
+    pub root_port: bool,
+    /// Let a guest that reboots boot again; otherwise QEMU ends.
+    pub reboot: bool,
+}
+
+impl Machine {
+    /// A machine of one CPU with a GPU on the root bus that must not reboot.
+    pub fn new(name: &str, kernel: Kernel, gpu: Gpu) -> Self {
+        Self {
+            name: name.to_owned(),
+            kernel,
+            gpu,
+            cpus: 1,
+            root_port: false,
+            reboot: false,
+        }
+    }
+
+    /// As this machine, with that many CPUs.
+    #[must_use]
+    pub fn with_cpus(self, cpus: u8) -> Self {
+        Self { cpus, ..self }
+    }
+
+    /// As this machine, with the GPU behind a PCIe root port.
+    #[must_use]
+    pub fn behind_root_port(self) -> Self {
+        Self {
+            root_port: true,
+            ..self
+        }
+    }
+
+    /// As this machine, allowed to reboot.
+    #[must_use]
+    pub fn allowed_to_reboot(self) -> Self {
+        Self {
+            reboot: true,
+            ..self
+        }
+    }
+
+    /// QEMU's arguments; the guest's sockets lie in `sockets`, its console goes to `console`.
+    pub fn arguments(&self, lab: &Lab, sockets: &Path, console: &Path) -> Vec<String> {
+        let mut arguments = self.platform(lab);
+        arguments.extend(channels(sockets, console));
+        arguments.extend(self.gpu_arguments());
+        if !self.reboot {
+            arguments.push("-no-reboot".to_owned());
+        }
+        arguments
+    }
+
+    fn platform(&self, lab: &Lab) -> Vec<String> {
+        // No no_console_suspend: Linux then switches virtual terminals at every sleep, which redraws
+        // the screen, and a test could not tell a kept picture from a new one.
+        // panic=-1 with -no-reboot: a guest that dies ends QEMU instead of a timeout.
+        let command_line = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init mem_sleep_default=deep \
+                            vt.global_cursor_default=0 consoleblank=0";
+        let memory = format!("memory-backend-memfd,id=mem,size={MEMORY},share=on");
+        let cpus = self.cpus.to_string();
+        let kernel = lab.vmlinuz(self.kernel).display().to_string();
+        let initramfs = lab.initramfs(self.kernel).display().to_string();
+        [
+            ["-machine", "q35,memory-backend=mem"],
+            ["-object", &memory],
+            ["-m", MEMORY],
+            ["-accel", "tcg"],
+            ["-cpu", "max"],
+            ["-display", "none"],
+            ["-nic", "none"],
+            ["-smp", &cpus],
+            ["-kernel", &kernel],
+            ["-initrd", &initramfs],
+            ["-append", command_line],
+        ]
+        .concat()
+        .into_iter()
+        .chain(["-nodefaults", "-no-user-config"])
+        .map(str::to_owned)
+        .collect()
+    }
+
+    fn gpu_arguments(&self) -> Vec<String> {
+        let bus = if self.root_port { "gpu-port" } else { "pcie.0" };
+        let device = match &self.gpu {
+            Gpu::None => return Vec::new(),
+            Gpu::VfioUser(socket) => json!({
+                "driver": "vfio-user-pci",
+                "bus": bus,
+                "socket": {"type": "unix", "path": socket},
+            })
+            .to_string(),
+            Gpu::Qemu(properties) => format!("virtio-gpu-pci,bus={bus}{properties}"),
+        };
+        let port = [
+            "-device".to_owned(),
+            "pcie-root-port,id=gpu-port".to_owned(),
+        ];
+        let port = if self.root_port {
+            port.to_vec()
+        } else {
+            Vec::new()
+        };
+        [port, vec!["-device".to_owned(), device]].concat()
+    }
+}
+
+fn channels(sockets: &Path, console: &Path) -> Vec<String> {
+    let socket = |id: &str| {
+        format!(
+            "socket,id={id},path={},server=on,wait=off",
+            sockets.join(id).display()
+        )
+    };
+    vec![
+        "-serial".to_owned(),
+        format!("file:{}", console.display()),
+        "-chardev".to_owned(),
+        socket("agent"),
+        "-serial".to_owned(),
+        "chardev:agent".to_owned(),
+        "-chardev".to_owned(),
+        socket("qmp"),
+        "-qmp".to_owned(),
+        "chardev:qmp".to_owned(),
+    ]
+}

@@ -1,0 +1,159 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest and the device server it has its GPU from.
+
+use anyhow::{Context, Result, ensure};
+use guest_agent::protocol::{SleepReport, Target};
+use tests::daemon::Daemon;
+use tests::guest::{Guest, Wake};
+use tests::image::Image;
+use tests::lab::{Kernel, Lab};
+use tests::machine::{Gpu, Machine};
+
+/// The GPU's address: the only device that the command line puts on the root bus.
+pub(crate) const GPU_ADDRESS: &str = "0000:00:01.0";
+
+/// Without the PM capability's No_Soft_Reset every kernel resets the function at a wake.
+pub(crate) const SOFT_RESET: [&str; 2] = ["--no-soft-reset", "off"];
+
+/// Every reset is a full one, and the PM capability has no No_Soft_Reset.
+pub(crate) const NO_RETENTION: [&str; 2] = ["--freeze", "off"];
+
+/// The way a device takes through a sleep. Each keeps the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// No_Soft_Reset: the driver touches no register.
+    Untouched,
+    /// A driver without sleep hooks resets the function and takes its queues for still set up.
+    Reinstated,
+    /// A driver with hooks resets a device that freeze_mode holds, and sets its queues up again.
+    Requeued,
+    /// A driver with hooks resets the device before anything tells of a sleep, which is a reset like
+    /// any other, and draws its picture again at the wake.
+    Redrawn,
+}
+
+/// The guest ends before its server.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) guest: Guest,
+    pub(crate) server: Daemon,
+    way: Way,
+}
+
+impl Rig {
+    /// Boots `kernel` on a server with `options`. `None` without a lab.
+    pub(crate) fn start(name: &str, kernel: Kernel, options: &[&str]) -> Result<Option<Self>> {
+        Self::start_machine(name, kernel, options, |machine| machine)
+    }
+
+    /// As [`Rig::start`], with a say in the machine.
+    pub(crate) fn start_machine(
+        name: &str,
+        kernel: Kernel,
+        options: &[&str],
+        adapt: impl FnOnce(Machine) -> Machine,
+    ) -> Result<Option<Self>> {
+        let Some(lab) = Lab::find()? else {
+            return Ok(None);
+        };
+        let server = Daemon::start(&lab, &format!("{name}-{kernel}"), options)?;
+        let machine = adapt(Machine::new(
+            name,
+            kernel,
+            Gpu::VfioUser(server.device_socket()),
+        ));
+        let guest = Guest::boot(&lab, &machine)
+            .with_context(|| format!("server: {:?}", server.status()))?;
+        let soft_reset = options
+            .windows(2)
+            .any(|pair| pair == SOFT_RESET || pair == NO_RETENTION);
+        let way = if kernel.honours_no_soft_reset() && !soft_reset {
+            Way::Untouched
+        } else if lab.driver_restores(kernel)? {
+            Way::Redrawn
+        } else {
+            Way::Reinstated
+        };
+        Ok(Some(Self { guest, server, way }))
+    }
+
+    /// As this rig, when something else than kernel and options decides on the way.
+    pub(crate) fn on(self, way: Way) -> Self {
+        Self { way, ..self }
+    }
+
+    /// The way its sleeps take.
+    pub(crate) fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Draws picture `seed` and waits until it is on the screen, every pixel of it.
+    pub(crate) fn show(&self, target: Target, seed: u32) -> Result<Image> {
+        let picture = self.guest.draw(target, seed)?;
+        let shown = self
+            .server
+            .wait_for_picture(&format!("{seed}-drawn"), &picture);
+        shown.with_context(|| format!("picture {seed} on {target:?}"))?;
+        Ok(picture)
+    }
+
+    /// Checks that `picture` is still on the screen after a sleep, with no drawing in between; where
+    /// the driver draws it again, that it does.
+    pub(crate) fn must_still_show(&self, picture: &Image) -> Result<()> {
+        let shown = match self.way {
+            Way::Redrawn => self.server.wait_for_picture("after-wake", picture),
+            _ => self.server.must_show("after-wake", picture),
+        };
+        shown.context("right after the wake")
+    }
+
+    /// One S3 cycle that must leave `picture` on the screen and take this rig's [`Way`].
+    pub(crate) fn sleep_keeping(&self, picture: &Image, wake: Wake) -> Result<SleepReport> {
+        let before = self.resets()?;
+        let report = self.guest.sleep(wake, || self.must_be_asleep())?;
+        self.must_still_show(picture)?;
+        let after = self.resets()?;
+        let reinstated = after.reinstatements - before.reinstatements;
+        let frozen = after.frozen > before.frozen;
+        let full = after.full > before.full;
+        let expected = match self.way {
+            Way::Untouched => (0, false, false),
+            Way::Reinstated => (1, true, false),
+            Way::Requeued => (0, true, false),
+            Way::Redrawn => (0, false, true),
+        };
+        ensure!(
+            (reinstated, frozen, full) == expected,
+            "{:?}: reinstated {reinstated} times, frozen resets: {frozen}, full resets: {full}",
+            self.way
+        );
+        Ok(report)
+    }
+
+    fn resets(&self) -> Result<Resets> {
+        Ok(Resets {
+            reinstatements: self.server.counter("reinstatements")?,
+            frozen: self.server.counter("frozen_resets")?,
+            full: self.server.counter("full_resets")?,
+        })
+    }
+
+    fn must_be_asleep(&self) -> Result<()> {
+        let status = self.server.status()?;
+        let asleep = status["state"] == "asleep";
+        ensure!(
+            asleep || self.way == Way::Redrawn,
+            "the server takes a sleeping guest for {status}"
+        );
+        Ok(())
+    }
+}
+
+/// What the server counted.
+#[derive(Debug, Clone, Copy)]
+struct Resets {
+    reinstatements: u64,
+    frozen: u64,
+    full: u64,
+}

@@ -1,0 +1,17 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The model against what drivers do, what the standard says and what went wrong elsewhere.
+
+mod common;
+mod freeze_mode;
+mod guest;
+mod interrupts;
+mod pci;
+mod queues;
+mod registers;
+mod regressions;
+mod resets;
+mod retention;
+mod status;
+mod suspend;
