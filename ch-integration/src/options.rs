@@ -42,7 +42,9 @@ pub enum OptionError {
         allowed: &'static str,
     },
     /// A hold that does not exist.
-    #[error("unknown hint '{hint}'; the hints are d3hot, bus-master and function-reset, or none")]
+    #[error(
+        "unknown hint '{hint}'; the hints are d3hot, bus-master, function-reset and same-driver, or none"
+    )]
     UnknownHint {
         /// What was written.
         hint: String,
@@ -194,6 +196,7 @@ impl FromStr for HoldList {
                 "d3hot" => sources.d3hot = true,
                 "bus-master" => sources.bus_master_off = true,
                 "function-reset" => sources.function_reset = true,
+                "same-driver" => sources.same_driver = true,
                 _ => return Err(OptionError::UnknownHint { hint: hint.into() }),
             }
         }
@@ -304,13 +307,13 @@ mod tests {
     fn holds_are_listed_by_name() {
         assert_eq!("none".parse(), Ok(HoldList(HoldSources::NONE)));
         assert_eq!(
-            "bus-master,d3hot,function-reset".parse(),
+            "bus-master,d3hot,function-reset,same-driver".parse(),
             Ok(HoldList(HoldSources::ALL))
         );
         let error = "d3cold".parse::<HoldList>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "unknown hint 'd3cold'; the hints are d3hot, bus-master and function-reset, or none"
+            "unknown hint 'd3cold'; the hints are d3hot, bus-master, function-reset and same-driver, or none"
         );
     }
 }

@@ -181,8 +181,11 @@ impl Sleep {
         let reachable = transport.may_access_memory();
         match *self {
             Self::Awake => {
-                let in_use = transport.is_live() || transport.is_resetting();
-                if reachable || !in_use || !transport.is_held() {
+                // A driver's reset alone tells of no sleep: the guest may be unloading it.
+                let told = transport
+                    .holds()
+                    .any(|reason| reason != HoldReason::SameDriver);
+                if reachable || !told || !transport.has_state() {
                     return None;
                 }
                 *self = Self::Asleep {
@@ -199,7 +202,7 @@ impl Sleep {
                     return Some(SleepChange::Woke { asleep_us });
                 }
                 // It was a reboot after all: the guest that slept is gone.
-                if !transport.is_held() && !transport.is_live() {
+                if !transport.is_held() && !transport.has_state() {
                     *self = Self::Awake;
                 }
                 None

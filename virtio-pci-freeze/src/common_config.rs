@@ -12,7 +12,6 @@ use crate::transport::{ConfigError, Transport, TransportConfig, count};
 
 /// The registers that choose what other registers show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Selectors {
     pub(crate) device_feature: u32,
     pub(crate) driver_feature: u32,
@@ -35,6 +34,11 @@ impl CommonConfig {
     pub fn new(config: TransportConfig) -> Result<Self, ConfigError> {
         let transport = Transport::new(config)?;
         Ok(Self { transport })
+    }
+
+    /// The registers in front of a transport that exists already, such as a restored one.
+    pub fn with_transport(transport: Transport) -> Self {
+        Self { transport }
     }
 
     /// The transport behind the registers.

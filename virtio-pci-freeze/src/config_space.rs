@@ -3,7 +3,10 @@
 
 //! The function's configuration space: header, BARs and capabilities (PCI 3.0 §6.1, VIRTIO 1.4 §4.1.4).
 
+use core::array::from_fn;
+
 use crate::bars::{BarLayout, SharedMemoryRegion, VIRTIO_STRUCTURES};
+use crate::saved_state::{RestoreError, SavedConfigSpace};
 use crate::spec::{PCI_DEVICE_ID_BASE, PCI_VENDOR_ID, cap_type, pci};
 use crate::transport::PowerState;
 
@@ -28,6 +31,7 @@ pub struct Identity {
 struct Offsets {
     pmcsr: Option<usize>,
     msix_control: usize,
+    common_config: usize,
     window: usize,
 }
 
@@ -74,13 +78,16 @@ impl ConfigSpace {
                 cap_type::NOTIFY_CFG => &NOTIFY_OFF_MULTIPLIER,
                 _ => &[],
             };
-            list.virtio(
+            let start = list.virtio(
                 structure.cap_type,
                 BarLayout::VIRTIO,
                 0,
                 (structure.offset, length),
                 extra,
             );
+            if structure.cap_type == cap_type::COMMON_CFG {
+                list.space.offsets.common_config = start;
+            }
         }
         for region in bars.shared_memory() {
             list.shared_memory(region);
@@ -147,11 +154,80 @@ impl ConfigSpace {
         self.set_interrupt_status(false);
     }
 
+    pub(crate) fn save(&self) -> SavedConfigSpace {
+        let msix_writable = pci::MSIX_ENABLE | pci::MSIX_FUNCTION_MASK;
+        let window = |byte| self.offsets.window.saturating_add(byte);
+        let bar = |index: usize| {
+            let offset = usize::from(pci::BAR0).saturating_add(index.saturating_mul(4));
+            self.u32_at(offset) & !0xf
+        };
+        let [power_state, _] = self.power_state_bits().to_le_bytes();
+        SavedConfigSpace {
+            command: self.command(),
+            cache_line_size: self.u8_at(pci::CACHE_LINE_SIZE.into()),
+            interrupt_line: self.u8_at(pci::INTERRUPT_LINE.into()),
+            bars: from_fn(bar),
+            power_state,
+            msix_control: self.u16_at(self.offsets.msix_control) & msix_writable,
+            window_bar: self.u8_at(window(4)),
+            window_offset: self.u32_at(window(8)),
+            window_length: self.u32_at(window(12)),
+            window_data: self.u32_at(window(16)),
+        }
+    }
+
+    /// Writes what was saved over a space as after reset, as software would.
+    pub(crate) fn restore(&mut self, saved: &SavedConfigSpace) -> Result<(), RestoreError> {
+        let SavedConfigSpace {
+            command,
+            cache_line_size,
+            interrupt_line,
+            bars,
+            power_state,
+            msix_control,
+            window_bar,
+            window_offset,
+            window_length,
+            window_data,
+        } = saved;
+        self.write(pci::COMMAND.into(), &command.to_le_bytes());
+        self.write(pci::CACHE_LINE_SIZE.into(), &[*cache_line_size]);
+        self.write(pci::INTERRUPT_LINE.into(), &[*interrupt_line]);
+        for (index, bar) in (0usize..).zip(bars) {
+            let offset = usize::from(pci::BAR0).saturating_add(index.saturating_mul(4));
+            self.write(offset, &bar.to_le_bytes());
+        }
+        if let Some(offset) = self.offsets.pmcsr {
+            self.write(offset, &[*power_state]);
+        }
+        self.write(self.offsets.msix_control, &msix_control.to_le_bytes());
+        let window = self.offsets.window;
+        self.write(window.saturating_add(4), &[*window_bar]);
+        self.write(window.saturating_add(8), &window_offset.to_le_bytes());
+        self.write(window.saturating_add(12), &window_length.to_le_bytes());
+        self.write(window.saturating_add(16), &window_data.to_le_bytes());
+        // What software could not have written does not stay.
+        if self.save() == *saved {
+            Ok(())
+        } else {
+            Err(RestoreError::Invalid {
+                what: "configuration space",
+            })
+        }
+    }
+
     /// Whether a write of `length` bytes at `offset` touches the window's data.
     pub(crate) fn touches_window(&self, offset: usize, length: usize) -> bool {
         let data = self.window_data();
         let end = offset.saturating_add(length);
         offset < data.saturating_add(4) && end > data
+    }
+
+    /// Whether an access of `length` bytes at `offset` reads the type of the common configuration's capability: what
+    /// every driver does to find its registers (VIRTIO 1.4 §4.1.4), and what walking the list does not.
+    pub(crate) fn locates_registers(&self, offset: usize, length: usize) -> bool {
+        let cfg_type = self.offsets.common_config.saturating_add(3);
+        offset <= cfg_type && cfg_type < offset.saturating_add(length)
     }
 
     /// The window, if it points at something that can be accessed: 1, 2 or 4 bytes, aligned (§4.1.4.9.1).

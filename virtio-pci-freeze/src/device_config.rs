@@ -3,6 +3,7 @@
 
 //! The device-specific configuration and its generation (VIRTIO 1.4 §2.5).
 
+use crate::saved_state::{RestoreError, SavedDeviceConfig};
 use crate::transport::ConfigError;
 
 /// Longest device-specific configuration, in bytes: what its place in the BAR holds.
@@ -73,6 +74,48 @@ impl DeviceConfig {
     pub(crate) fn defer(&mut self, offset: usize, data: &[u8]) {
         let bytes = self.deferred.get_or_insert_with(|| self.bytes.clone());
         replace(bytes, offset, data);
+    }
+
+    /// Whether anything waits for [`release`](Self::release).
+    pub(crate) fn is_deferring(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    pub(crate) fn save(&self) -> SavedDeviceConfig {
+        let Self {
+            bytes,
+            generation,
+            changed,
+            deferred,
+        } = self.clone();
+        SavedDeviceConfig {
+            bytes,
+            generation,
+            changed,
+            deferred,
+        }
+    }
+
+    pub(crate) fn restore(&mut self, saved: &SavedDeviceConfig) -> Result<(), RestoreError> {
+        let SavedDeviceConfig {
+            bytes,
+            generation,
+            changed,
+            deferred,
+        } = saved;
+        let length = self.bytes.len();
+        if bytes.len() != length || deferred.as_ref().is_some_and(|d| d.len() != length) {
+            return Err(RestoreError::Mismatch {
+                what: "length of the device configuration",
+            });
+        }
+        *self = Self {
+            bytes: bytes.clone(),
+            generation: *generation,
+            changed: *changed,
+            deferred: deferred.clone(),
+        };
+        Ok(())
     }
 
     /// Makes what was deferred visible. Returns whether anything changed.

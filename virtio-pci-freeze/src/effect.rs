@@ -95,6 +95,8 @@ pub enum Effect {
 const MAX_EFFECTS: usize = 16;
 
 /// The effects of one access or event, in order.
+///
+/// Answers have effects of their own: answer once all of these are carried out, or a level of INTx comes too late.
 #[must_use = "an effect that nobody carries out is a lost command"]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects(ArrayVec<Effect, MAX_EFFECTS>);

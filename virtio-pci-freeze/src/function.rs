@@ -14,6 +14,8 @@ use crate::transport::{
     ConfigError, Counters, PowerState, ResetOutcome, Transport, TransportConfig, count,
 };
 
+mod saved;
+
 /// Longest write that is carried out, in bytes; no bus that a guest drives makes longer ones.
 pub const MAX_WRITE: usize = 8;
 
@@ -56,6 +58,14 @@ impl VirtioPciFunction {
     /// # Errors
     /// A [`ConfigError`] names what the caller asked for and cannot have.
     pub fn new(config: FunctionConfig) -> Result<Self, ConfigError> {
+        Self::build(config, Transport::new)
+    }
+
+    /// A function around the transport that `make` gives.
+    fn build<E: From<ConfigError>>(
+        config: FunctionConfig,
+        make: impl FnOnce(TransportConfig) -> Result<Transport, E>,
+    ) -> Result<Self, E> {
         let FunctionConfig {
             mut transport,
             identity,
@@ -66,7 +76,7 @@ impl VirtioPciFunction {
         transport.starts_as_bus_master = false;
         let bars = BarLayout::new(transport.vectors, shared_memory)?;
         let msix = Msix::new(vector_owner, transport.vectors);
-        let common = CommonConfig::new(transport)?;
+        let common = CommonConfig::with_transport(make(transport)?);
         let no_soft_reset = power_management.then(|| common.transport().no_soft_reset());
         let space = ConfigSpace::new(&identity, &bars, no_soft_reset, common.length());
         Ok(Self {
@@ -103,6 +113,9 @@ impl VirtioPciFunction {
         if self.space.touches_window(offset, data.len()) {
             self.read_through_window();
             self.update_intx(&mut effects);
+        }
+        if self.space.locates_registers(offset, data.len()) {
+            self.common.transport_mut().probed(&mut effects);
         }
         self.space.read(offset, data);
         effects
@@ -467,6 +480,11 @@ impl VirtioPciFunction {
         if self.owes_config_change && effects.iter().any(returned) {
             self.raise_config();
         }
+        self.announce(effects);
+    }
+
+    /// What may go is announced.
+    fn announce(&mut self, effects: &mut Effects) {
         self.update_intx(effects);
         if self.transport().may_interrupt() && self.msix.has_deliverable() {
             effects.push(Effect::Interrupt);

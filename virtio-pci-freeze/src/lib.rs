@@ -25,6 +25,7 @@ mod msix;
 mod queue;
 mod register;
 mod retention;
+pub mod saved_state;
 pub mod spec;
 pub mod status;
 #[cfg(feature = "test-utils")]
@@ -43,6 +44,7 @@ pub use register::{Access, Layout, Register, RegisterInfo};
 pub use retention::{
     FreezeState, HoldReason, HoldSources, ParkedQueues, RELEASE_AFTER_NOTIFICATIONS,
 };
+pub use saved_state::{RestoreError, RestoredDevice, SavedFunction, SavedTransport};
 pub use transport::{
     ConfigError, Counters, FREEZE_FEATURE, MAX_QUEUES, PowerState, ResetOutcome, Retention,
     Transport, TransportConfig,

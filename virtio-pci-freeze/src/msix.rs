@@ -3,6 +3,8 @@
 
 //! MSI-X (PCI 3.0 §6.8.2): which interrupts wait, and which may go.
 
+use crate::saved_state::{RestoreError, SavedVector};
+
 /// Bytes of one table entry.
 pub(crate) const ENTRY_SIZE: u16 = 16;
 /// Byte of an entry that holds the mask bit, bit 0.
@@ -46,6 +48,59 @@ impl Vector {
             pending: false,
         }
     };
+
+    fn save(&self) -> SavedVector {
+        let Self {
+            entry,
+            connected: _,
+            pending,
+        } = *self;
+        let [
+            a0,
+            a1,
+            a2,
+            a3,
+            a4,
+            a5,
+            a6,
+            a7,
+            d0,
+            d1,
+            d2,
+            d3,
+            c0,
+            c1,
+            c2,
+            c3,
+        ] = entry;
+        SavedVector {
+            address: u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]),
+            data: u32::from_le_bytes([d0, d1, d2, d3]),
+            control: u32::from_le_bytes([c0, c1, c2, c3]),
+            pending,
+        }
+    }
+
+    fn restore(saved: &SavedVector) -> Self {
+        let SavedVector {
+            address,
+            data,
+            control,
+            pending,
+        } = *saved;
+        let bytes = address.to_le_bytes().into_iter();
+        let bytes = bytes.chain(data.to_le_bytes()).chain(control.to_le_bytes());
+        let mut vector = Self {
+            pending,
+            ..Self::RESET
+        };
+        vector
+            .entry
+            .iter_mut()
+            .zip(bytes)
+            .for_each(|(to, from)| *to = from);
+        vector
+    }
 
     fn is_masked(&self) -> bool {
         let [.., control, _, _, _] = self.entry;
@@ -136,6 +191,29 @@ impl Msix {
         for vector in &mut self.vectors {
             vector.entry = Vector::RESET.entry;
         }
+    }
+
+    pub(crate) fn save(&self) -> Vec<SavedVector> {
+        // The enable and mask bits are configuration space's, and the ways to the guest the VMM's.
+        let Self {
+            owner: _,
+            enabled: _,
+            function_mask: _,
+            vectors,
+        } = self;
+        vectors.iter().map(Vector::save).collect()
+    }
+
+    pub(crate) fn restore(&mut self, saved: &[SavedVector]) -> Result<(), RestoreError> {
+        if saved.len() != self.vectors.len() {
+            return Err(RestoreError::Mismatch {
+                what: "number of vectors",
+            });
+        }
+        for (vector, saved) in self.vectors.iter_mut().zip(saved) {
+            *vector = Vector::restore(saved);
+        }
+        Ok(())
     }
 
     pub(crate) fn read_table(&self, offset: u64, data: &mut [u8]) {

@@ -41,7 +41,6 @@ pub struct QueueSetup {
 
 /// Whether the device serves a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum QueueStatus {
     Disabled,
     Enabled,

@@ -106,6 +106,8 @@ const TAIL_FREEZE_MODE: [RegisterInfo; 1] = [row(Register::FreezeMode, 64, 2, Ac
 
 /// Where `freeze_mode` is, and which standard registers exist beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 pub enum Layout {
     /// `freeze_mode` at 56, as in the proposal. The standard's later registers would overlap it, so the features that
     /// need them (39, 40, 41) cannot be offered. A guest with the proposal's driver patch refuses fewer than 60 bytes.

@@ -10,6 +10,7 @@
 use core::fmt::{Display, Formatter, Result as FmtResult};
 
 use crate::queue::QueueSetup;
+use crate::saved_state::{SavedHold, SavedHolds};
 
 /// A reason to retain the device's state across a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,18 +27,22 @@ pub enum HoldReason {
     PlatformSleep,
     /// The function was reset from outside while it was running or held: a wake looks like that, and so does a reboot.
     FunctionReset,
+    /// The driver itself reset a running device and nobody has looked for the device since: see
+    /// [`HoldSources::same_driver`].
+    SameDriver,
     /// The driver suspended the device (VIRTIO 1.4 §3.4). Holds across a function reset only.
     Suspended,
 }
 
 impl HoldReason {
     /// Every reason, in the order they are reported.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::FreezeMode,
         Self::D3hot,
         Self::BusMasterOff,
         Self::PlatformSleep,
         Self::FunctionReset,
+        Self::SameDriver,
         Self::Suspended,
     ];
 }
@@ -50,6 +55,7 @@ impl Display for HoldReason {
             Self::BusMasterOff => "bus-master-off",
             Self::PlatformSleep => "platform-sleep",
             Self::FunctionReset => "function-reset",
+            Self::SameDriver => "same-driver",
             Self::Suspended => "suspended",
         })
     }
@@ -64,6 +70,15 @@ pub struct HoldSources {
     pub bus_master_off: bool,
     /// A function reset of a running device, for VMMs that cannot tell a wake from a reboot.
     pub function_reset: bool,
+    /// The driver's own reset of a running device, until somebody reads the capabilities that say where the registers
+    /// are.
+    ///
+    /// Drivers with sleep hooks (Linux 7.3's virtio-gpu) reset the device *before* anything tells of a sleep, and name
+    /// their old resources afterwards. A driver that is bound anew, and one of a rebooted guest, has to find the
+    /// registers first; one that comes back from a sleep knows where they are. So such a reset retains until the
+    /// capabilities are read, and nothing that a driver can see differs from a reset: the state is gone before a new
+    /// one can name it.
+    pub same_driver: bool,
 }
 
 impl HoldSources {
@@ -72,12 +87,14 @@ impl HoldSources {
         d3hot: true,
         bus_master_off: true,
         function_reset: true,
+        same_driver: true,
     };
     /// No hint: only what the guest asks for in so many words.
     pub const NONE: Self = Self {
         d3hot: false,
         bus_master_off: false,
         function_reset: false,
+        same_driver: false,
     };
 }
 
@@ -90,7 +107,6 @@ pub const RELEASE_AFTER_NOTIFICATIONS: u16 = 32;
 
 /// One reason that begins with an event and ends once the driver has shown which way it comes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Linger {
     /// No hold.
     #[default]
@@ -126,6 +142,24 @@ impl Linger {
         }
     }
 
+    fn save(self) -> SavedHold {
+        match self {
+            Self::Absent => SavedHold::Absent,
+            Self::Standing => SavedHold::Standing,
+            Self::Lingering(count) => SavedHold::Lingering(count),
+        }
+    }
+
+    fn restore(saved: SavedHold) -> Self {
+        match saved {
+            SavedHold::Standing => Self::Standing,
+            SavedHold::Lingering(count) if count < RELEASE_AFTER_NOTIFICATIONS => {
+                Self::Lingering(count)
+            }
+            SavedHold::Absent | SavedHold::Lingering(_) => Self::Absent,
+        }
+    }
+
     /// The driver came back through DRIVER_OK.
     fn driver_ok(&mut self) {
         if matches!(self, Self::Lingering(_)) {
@@ -136,12 +170,12 @@ impl Linger {
 
 /// The reasons that begin with a hint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Holds {
     d3hot: Linger,
     bus_master_off: Linger,
     platform_sleep: Linger,
     function_reset: Linger,
+    same_driver: Linger,
 }
 
 impl Holds {
@@ -163,12 +197,38 @@ impl Holds {
             HoldReason::BusMasterOff => self.bus_master_off.is_held(),
             HoldReason::PlatformSleep => self.platform_sleep.is_held(),
             HoldReason::FunctionReset => self.function_reset.is_held(),
+            HoldReason::SameDriver => self.same_driver.is_held(),
             HoldReason::FreezeMode | HoldReason::Suspended => false,
         }
     }
 
     pub(crate) fn is_any(&self) -> bool {
         *self != Self::default()
+    }
+
+    /// Whether a cause stands now, rather than having stood.
+    pub(crate) fn is_standing(&self) -> bool {
+        let Self {
+            d3hot,
+            bus_master_off,
+            platform_sleep,
+            function_reset,
+            same_driver,
+        } = self;
+        [
+            d3hot,
+            bus_master_off,
+            platform_sleep,
+            function_reset,
+            same_driver,
+        ]
+        .contains(&&Linger::Standing)
+    }
+
+    /// Begins a hold whose cause is over at once.
+    pub(crate) fn linger(&mut self, reason: HoldReason) {
+        self.begin(reason);
+        self.end_cause(reason);
     }
 
     /// The driver rang a doorbell of the running device.
@@ -185,16 +245,57 @@ impl Holds {
         *self = Self::default();
     }
 
+    pub(crate) fn save(&self) -> SavedHolds {
+        let Self {
+            d3hot,
+            bus_master_off,
+            platform_sleep,
+            function_reset,
+            same_driver,
+        } = *self;
+        SavedHolds {
+            d3hot: d3hot.save(),
+            bus_master_off: bus_master_off.save(),
+            platform_sleep: platform_sleep.save(),
+            function_reset: function_reset.save(),
+            same_driver: same_driver.save(),
+        }
+    }
+
+    pub(crate) fn restore(saved: &SavedHolds) -> Self {
+        let SavedHolds {
+            d3hot,
+            bus_master_off,
+            platform_sleep,
+            function_reset,
+            same_driver,
+        } = *saved;
+        Self {
+            d3hot: Linger::restore(d3hot),
+            bus_master_off: Linger::restore(bus_master_off),
+            platform_sleep: Linger::restore(platform_sleep),
+            function_reset: Linger::restore(function_reset),
+            same_driver: Linger::restore(same_driver),
+        }
+    }
+
     fn each(&mut self, f: impl Fn(&mut Linger)) {
         let Self {
             d3hot,
             bus_master_off,
             platform_sleep,
             function_reset,
+            same_driver,
         } = self;
-        [d3hot, bus_master_off, platform_sleep, function_reset]
-            .into_iter()
-            .for_each(f);
+        [
+            d3hot,
+            bus_master_off,
+            platform_sleep,
+            function_reset,
+            same_driver,
+        ]
+        .into_iter()
+        .for_each(f);
     }
 
     fn get_mut(&mut self, reason: HoldReason) -> Option<&mut Linger> {
@@ -203,6 +304,7 @@ impl Holds {
             HoldReason::BusMasterOff => Some(&mut self.bus_master_off),
             HoldReason::PlatformSleep => Some(&mut self.platform_sleep),
             HoldReason::FunctionReset => Some(&mut self.function_reset),
+            HoldReason::SameDriver => Some(&mut self.same_driver),
             HoldReason::FreezeMode | HoldReason::Suspended => None,
         }
     }
@@ -236,7 +338,6 @@ pub struct ParkedQueues {
 
 /// What the device holds while it is stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) enum Stopped {
     /// Nothing: it has not run since the last full reset.
     #[default]

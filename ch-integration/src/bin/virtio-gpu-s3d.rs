@@ -57,11 +57,12 @@ struct Options {
     #[arg(long, value_name = "on|off", default_value = "on")]
     no_soft_reset: Switch,
 
-    /// Hints, besides the guest's freeze_mode, that make the device hold: d3hot,bus-master,function-reset or none
+    /// Hints, besides the guest's freeze_mode, that make the device hold:
+    /// d3hot,bus-master,function-reset,same-driver or none
     #[arg(
         long,
         value_name = "LIST",
-        default_value = "d3hot,bus-master,function-reset"
+        default_value = "d3hot,bus-master,function-reset,same-driver"
     )]
     hold: HoldList,
 

@@ -135,7 +135,9 @@ impl Driver {
         self.write(machine, Register::ConfigMsixVector, set_vector.into());
         let count = self.read(machine, Register::NumQueues);
         self.queues.clear();
-        for index in 0..u16::try_from(count).unwrap_or(u16::MAX) {
+        // All ones is what a function that does not answer reads as.
+        let count = u16::try_from(count).ok().filter(|&count| count != u16::MAX);
+        for index in 0..count.unwrap_or(0) {
             let queue = self.set_up_queue(machine, index);
             self.queues.push(queue);
         }

@@ -119,11 +119,11 @@ impl Machine {
                 }
                 Effect::Intx(level) => self.device.intx = level,
                 Effect::Activate(_) => self.start_queues(),
-                _ if is_question(effect) && self.device.answers => self.answer(effect),
                 _ if is_question(effect) => self.device.unanswered.push_back(effect),
                 _ => {}
             }
         }
+        while self.device.answers && self.answer_next() {}
     }
 
     /// Answers the oldest effect that waits for it. Returns whether there was one.

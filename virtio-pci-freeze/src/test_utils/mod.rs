@@ -17,10 +17,12 @@
 mod driver;
 mod invariants;
 mod machine;
+mod program;
 
 pub use driver::{Driver, DriverQueue, Reach, SleepPath};
 pub use invariants::check_invariants;
 pub use machine::{Device, Machine};
+pub use program::{Program, Step};
 
 use crate::bars::SharedMemoryRegion;
 use crate::config_space::Identity;
@@ -30,10 +32,14 @@ use crate::register::Layout;
 use crate::retention::HoldSources;
 use crate::transport::{Retention, TransportConfig};
 
-/// Retention with every source, and No_Soft_Reset as given.
+/// Retention with every hint of a sleep, and No_Soft_Reset as given. A driver's reset of a device that nothing holds is
+/// a full one.
 pub const fn retention(no_soft_reset: bool) -> Retention {
     Retention::On {
-        sources: HoldSources::ALL,
+        sources: HoldSources {
+            same_driver: false,
+            ..HoldSources::ALL
+        },
         no_soft_reset,
     }
 }

@@ -35,9 +35,6 @@ impl Transport {
             (ResetKind::Frozen, ResetOutcome::Done(positions), Found::Live) => {
                 (ResetKind::Frozen, Stopped::Retained(self.park(positions)))
             }
-            (ResetKind::Frozen, ResetOutcome::Done(_), Found::Stopped(stopped)) => {
-                (ResetKind::Frozen, stopped)
-            }
             _ => (ResetKind::Full, Stopped::Clean),
         };
         if (kind, done) == (ResetKind::Frozen, ResetKind::Full) {

@@ -9,7 +9,7 @@ use super::{FREEZE_FEATURE, Lifecycle, Transport, count};
 use crate::effect::{ActivationKind, Effect, Effects, ResetKind};
 use crate::queue::{Queue, QueueStatus};
 use crate::register::Layout;
-use crate::retention::{FreezeState, ParkedQueues, Stopped};
+use crate::retention::{FreezeState, HoldReason, ParkedQueues, Stopped};
 use crate::spec::{DeviceStatus, FreezeModeValue, VIRTIO_MSI_NO_VECTOR, feature};
 use crate::status::{self, Phase, StatusContext, StatusEdge, StatusWrite};
 
@@ -147,10 +147,15 @@ impl Transport {
         self.negotiated_features() & feature::mask(bit) != 0
     }
 
-    fn features_acceptable(&self) -> bool {
-        let has = |bit| self.driver_features & feature::mask(bit) != 0;
+    pub(super) fn features_acceptable(&self) -> bool {
+        self.accepts(self.driver_features)
+    }
+
+    /// Whether a driver may negotiate `features`: a subset of those offered, complete in itself (VIRTIO 1.4 §2.2.2).
+    pub(super) fn accepts(&self, features: u64) -> bool {
+        let has = |bit| features & feature::mask(bit) != 0;
         let dependencies = &self.config.feature_dependencies;
-        self.driver_features & !self.config.device_features == 0
+        features & !self.config.device_features == 0
             && has(feature::VIRTIO_F_VERSION_1)
             && dependencies
                 .iter()
@@ -167,6 +172,9 @@ impl Transport {
     }
 
     fn driver_reset(&mut self, effects: &mut Effects) {
+        if self.is_live() && self.sources().is_some_and(|sources| sources.same_driver) {
+            self.holds.linger(HoldReason::SameDriver);
+        }
         let kind = if self.is_held() {
             ResetKind::Frozen
         } else {

@@ -21,6 +21,7 @@ mod config;
 mod device;
 mod driver;
 mod platform;
+mod saved;
 
 pub use config::{ConfigError, FREEZE_FEATURE, MAX_QUEUES, Retention, TransportConfig};
 
@@ -87,7 +88,8 @@ enum Lifecycle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
     Live,
-    Stopped(Stopped),
+    /// Stopped after an earlier frozen reset.
+    Retained(Option<ParkedQueues>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,6 +307,10 @@ impl Transport {
 
     pub(crate) fn config_vector(&self) -> u16 {
         self.config_vector
+    }
+
+    pub(crate) fn is_bus_master(&self) -> bool {
+        self.bus.master
     }
 
     pub(crate) fn power(&self) -> PowerState {

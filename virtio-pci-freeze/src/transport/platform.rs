@@ -66,8 +66,7 @@ impl Transport {
         };
         self.holds.end_cause(HoldReason::D3hot);
         if held {
-            self.holds.begin(HoldReason::FunctionReset);
-            self.holds.end_cause(HoldReason::FunctionReset);
+            self.holds.linger(HoldReason::FunctionReset);
         }
         if !held {
             self.bus = reset_bus;
@@ -94,7 +93,23 @@ impl Transport {
         self.begin_reset(ResetKind::Full, effects);
     }
 
-    fn sources(&self) -> Option<HoldSources> {
+    /// Somebody read the capabilities that say where the registers are: not the driver that drove the device before,
+    /// which knows. If that one's state is still retained, and neither the guest nor a sleep asks for it, it goes.
+    pub fn probed(&mut self, effects: &mut Effects) {
+        let retained = match &self.lifecycle {
+            Lifecycle::Stopped(Stopped::Retained(_)) => true,
+            Lifecycle::Resetting { kind, .. } => *kind == ResetKind::Frozen,
+            _ => false,
+        };
+        let asked = self.freeze != FreezeState::Unfrozen || self.holds.is_standing();
+        let enabled = self.sources().is_some_and(|sources| sources.same_driver);
+        if retained && enabled && !asked {
+            self.holds.clear();
+            self.begin_reset(ResetKind::Full, effects);
+        }
+    }
+
+    pub(super) fn sources(&self) -> Option<HoldSources> {
         match self.config.retention {
             Retention::Off => None,
             Retention::On { sources, .. } => Some(sources),
@@ -111,7 +126,8 @@ impl Transport {
         )
     }
 
-    fn has_state(&self) -> bool {
+    /// Whether the device holds anything that a full reset would take: it runs, or retains what it had when it ran.
+    pub fn has_state(&self) -> bool {
         self.lifecycle != Lifecycle::Stopped(Stopped::Clean)
     }
 
@@ -139,13 +155,13 @@ impl Transport {
                 self.lifecycle = resetting;
                 return;
             }
-            Lifecycle::Stopped(stopped) => {
-                if kind == ResetKind::Frozen || stopped == Stopped::Clean {
-                    self.lifecycle = Lifecycle::Stopped(stopped);
-                    self.reset_registers();
-                    return;
-                }
-                Found::Stopped(stopped)
+            Lifecycle::Stopped(Stopped::Retained(parked)) if kind == ResetKind::Full => {
+                Found::Retained(parked)
+            }
+            stopped @ Lifecycle::Stopped(_) => {
+                self.lifecycle = stopped;
+                self.reset_registers();
+                return;
             }
             _ => Found::Live,
         };

@@ -9,6 +9,9 @@ use virtio_pci_freeze::{BarLayout, FunctionConfig, Interrupt, Register, VectorOw
 
 use crate::common::{config, running};
 
+/// No vector.
+pub(crate) const NONE: [u16; 0] = [];
+
 fn vmm_owned() -> FunctionConfig {
     FunctionConfig {
         vector_owner: VectorOwner::Vmm,
@@ -73,11 +76,11 @@ fn a_queue_without_a_vector_sends_nothing_while_msix_is_enabled() {
     driver.write(&mut machine, Register::QueueSelect, 0);
     driver.write(&mut machine, Register::QueueMsixVector, 0xffff);
     machine.use_buffers(0, 1);
-    assert_eq!(machine.take_interrupts(), []);
+    assert_eq!(machine.take_interrupts(), NONE);
     assert!(!machine.device.intx);
     driver.write(&mut machine, Register::ConfigMsixVector, 0xffff);
     change_config(&mut machine, 1);
-    assert_eq!(machine.take_interrupts(), []);
+    assert_eq!(machine.take_interrupts(), NONE);
 }
 
 #[test]
@@ -86,7 +89,7 @@ fn an_interrupt_waits_while_its_vector_is_masked() {
     mask_vector(&mut machine, 1, true);
     machine.use_buffers(0, 1);
     machine.use_buffers(0, 1);
-    assert_eq!(machine.take_interrupts(), []);
+    assert_eq!(machine.take_interrupts(), NONE);
     assert_eq!(pending(&mut machine), 0b10);
     mask_vector(&mut machine, 1, false);
     assert_eq!(
@@ -103,7 +106,7 @@ fn an_interrupt_waits_while_the_function_is_masked() {
     let masked = pci::MSIX_ENABLE | pci::MSIX_FUNCTION_MASK;
     set_msix(&mut machine, &driver, masked);
     machine.use_buffers(1, 1);
-    assert_eq!(machine.take_interrupts(), []);
+    assert_eq!(machine.take_interrupts(), NONE);
     set_msix(&mut machine, &driver, pci::MSIX_ENABLE);
     assert_eq!(machine.take_interrupts(), [2]);
 }
@@ -116,7 +119,11 @@ fn interrupts_asked_for_during_sleep_are_delivered_once_after() {
         machine.use_buffers(0, 1);
     }
     change_config(&mut machine, 1);
-    assert_eq!(machine.take_interrupts(), [], "a message is a memory write");
+    assert_eq!(
+        machine.take_interrupts(),
+        NONE,
+        "a message is a memory write"
+    );
     driver.resume(&mut machine, SleepPath::NoReset);
     let mut sent = machine.take_interrupts();
     sent.retain(|&vector| vector != 2);
@@ -145,7 +152,7 @@ fn an_interrupt_that_finds_no_eventfd_yet_waits_for_it() {
     driver.set_power_state(&mut machine, 0);
     assert_eq!(
         machine.take_interrupts(),
-        [],
+        NONE,
         "the kick, but no way to the guest"
     );
     connect(&mut machine, 1, true);
@@ -163,7 +170,7 @@ fn where_the_vmm_owns_the_table_a_connected_vector_goes_whatever_the_table_says(
     assert_eq!(machine.take_interrupts(), [1]);
     connect(&mut machine, 1, false);
     machine.use_buffers(0, 1);
-    assert_eq!(machine.take_interrupts(), []);
+    assert_eq!(machine.take_interrupts(), NONE);
     connect(&mut machine, 1, true);
     assert_eq!(machine.take_interrupts(), [1]);
 }
@@ -357,5 +364,5 @@ fn a_device_error_is_told_once_the_driver_runs_and_not_before() {
     let effects = machine.function.needs_reset();
     machine.carry_out(effects);
     assert_eq!(driver.status(&mut machine), 0x41);
-    assert_eq!(machine.take_interrupts(), []);
+    assert_eq!(machine.take_interrupts(), NONE);
 }

@@ -7,7 +7,7 @@ use virtio_pci_freeze::spec::{DeviceStatus, pci};
 use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, SleepPath, retention};
 use virtio_pci_freeze::{BarLayout, Effect, Register};
 
-use crate::common::{config, running};
+use crate::common::{config, keeps_resources, running};
 
 /// OpenVMM turns a write of `queue_select` into a read, a merge and a write of the dword that it shares with
 /// `device_status`. Where a status write can mean "resume", that resumes a device nobody wanted resumed.
@@ -130,5 +130,5 @@ fn qemu_d0_before_the_reset_of_a_wake_does_not_end_the_hold() {
     driver.set_power_state(&mut machine, 0);
     machine.function_reset();
     driver.resume(&mut machine, SleepPath::NoHooks);
-    assert!(crate::common::keeps_resources(&machine));
+    assert!(keeps_resources(&machine));
 }

@@ -96,11 +96,12 @@ fn without_its_hint_a_function_reset_is_a_full_one() {
 
 #[test]
 fn every_combination_of_hints_keeps_the_display_on_every_path_with_and_without_a_function_reset() {
-    for hints in 0..8u8 {
+    for hints in 0..16u8 {
         let sources = HoldSources {
             d3hot: hints & 1 != 0,
             bus_master_off: hints & 2 != 0,
             function_reset: hints & 4 != 0,
+            same_driver: hints & 8 != 0,
         };
         for (platform, freezes) in [(false, true), (true, false), (true, true), (false, false)] {
             for (path, no_soft_reset) in [
@@ -132,6 +133,7 @@ fn every_combination_of_hints_keeps_the_display_on_every_path_with_and_without_a
                     || platform
                     || sources.d3hot
                     || by_bus_master
+                    || sources.same_driver
                     || sources.function_reset
                     || path == SleepPath::NoReset;
                 let case = format!("{sources:?} {platform} {freezes} {path:?} {no_soft_reset}");

@@ -1,0 +1,238 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The retention machine against a small reference model: what a guest and its host do, and whether the display lives.
+
+use proptest::prelude::*;
+use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, pci};
+use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, retention};
+use virtio_pci_freeze::{RELEASE_AFTER_NOTIFICATIONS, Register};
+
+use crate::common::{RESOURCE, config, keeps_resources};
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Freeze,
+    Unfreeze,
+    BusMaster(bool),
+    D3hot(bool),
+    PlatformSleep,
+    PlatformWake,
+    FunctionReset,
+    SizeBars,
+    Reset,
+    Bind,
+    BindWithoutQueues,
+    Notify(u16),
+}
+
+/// A hint: when it began, and how many doorbells have come since its cause ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Hint {
+    #[default]
+    No,
+    Yes,
+    Over(u16),
+}
+
+/// What the architecture page says, and nothing of how the crate does it.
+#[derive(Debug, Default)]
+struct Reference {
+    /// The status is 0xf.
+    runs: bool,
+    /// Queues that DRIVER_OK without any would bring back.
+    parked: bool,
+    queues: bool,
+    display: bool,
+    frozen: bool,
+    master: bool,
+    asleep: bool,
+    hints: [Hint; 4],
+}
+
+const BUS_MASTER: usize = 0;
+const D3HOT: usize = 1;
+const PLATFORM: usize = 2;
+const FUNCTION: usize = 3;
+
+impl Reference {
+    fn held(&self) -> bool {
+        self.frozen || self.hints.iter().any(|hint| *hint != Hint::No)
+    }
+
+    fn ends(&mut self, hint: usize) {
+        if self.hints[hint] == Hint::Yes {
+            self.hints[hint] = Hint::Over(0);
+        }
+    }
+
+    fn full_reset(&mut self) {
+        (self.runs, self.parked, self.queues, self.display) = (false, false, false, false);
+    }
+
+    fn reset(&mut self) {
+        if !self.held() {
+            self.full_reset();
+        } else if self.runs {
+            (self.runs, self.parked, self.queues) = (false, self.queues, false);
+        }
+    }
+
+    fn reboot(&mut self) {
+        self.frozen = false;
+        self.hints = Default::default();
+        self.full_reset();
+    }
+
+    fn driver_ok(&mut self, own_queues: bool) {
+        self.runs = true;
+        self.queues = own_queues || self.parked;
+        self.parked = false;
+        for hint in &mut self.hints {
+            if matches!(hint, Hint::Over(_)) {
+                *hint = Hint::No;
+            }
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            // No register answers in D3hot.
+            Act::Freeze | Act::Unfreeze if self.asleep => {}
+            Act::Freeze => self.frozen = true,
+            Act::Unfreeze => self.frozen = false,
+            Act::Reset | Act::Bind | Act::BindWithoutQueues if self.asleep => {}
+            Act::Reset => self.reset(),
+            Act::Bind | Act::BindWithoutQueues => {
+                self.reset();
+                self.driver_ok(matches!(act, Act::Bind));
+                self.display = true;
+            }
+            Act::BusMaster(true) => {
+                self.master = true;
+                self.ends(BUS_MASTER);
+            }
+            Act::BusMaster(false) => {
+                if self.master && self.runs {
+                    self.hints[BUS_MASTER] = Hint::Yes;
+                }
+                self.master = false;
+            }
+            Act::D3hot(true) => {
+                if !self.asleep {
+                    self.hints[D3HOT] = Hint::Yes;
+                }
+                self.asleep = true;
+            }
+            Act::D3hot(false) => {
+                self.asleep = false;
+                self.ends(D3HOT);
+            }
+            Act::PlatformSleep => self.hints[PLATFORM] = Hint::Yes,
+            Act::PlatformWake => self.ends(PLATFORM),
+            Act::FunctionReset => {
+                // It could be a wake of anything that has run.
+                if self.runs || self.parked || self.display || self.held() {
+                    self.hints[FUNCTION] = Hint::Over(0);
+                }
+                self.ends(D3HOT);
+                self.reset();
+                (self.asleep, self.master) = (false, false);
+            }
+            Act::SizeBars => {
+                if self.hints[FUNCTION] != Hint::No {
+                    self.reboot();
+                }
+            }
+            Act::Notify(count) => {
+                if self.runs && self.queues && self.master && !self.asleep {
+                    for hint in &mut self.hints {
+                        if let Hint::Over(seen) = hint {
+                            *seen += count;
+                            if *seen >= RELEASE_AFTER_NOTIFICATIONS {
+                                *hint = Hint::No;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn perform(act: Act, machine: &mut Machine, driver: &mut Driver) {
+    match act {
+        Act::Freeze => driver.write_freeze_mode(machine, FreezeModeValue::FREEZE_S3),
+        Act::Unfreeze => driver.write_freeze_mode(machine, FreezeModeValue::UNFREEZE),
+        Act::BusMaster(on) => {
+            let bit = if on { pci::COMMAND_BUS_MASTER } else { 0 };
+            driver.write_command(machine, pci::COMMAND_MEMORY | bit);
+        }
+        Act::D3hot(on) => driver.set_power_state(machine, if on { 3 } else { 0 }),
+        Act::PlatformSleep => machine.function.platform_sleep(),
+        Act::PlatformWake => machine.function.platform_wake(),
+        Act::FunctionReset => machine.function_reset(),
+        Act::SizeBars => {
+            driver.size_bars(machine);
+        }
+        Act::Reset => driver.write(machine, Register::DeviceStatus, 0),
+        Act::Bind | Act::BindWithoutQueues => {
+            driver.write(machine, Register::DeviceStatus, 0);
+            driver.negotiate(machine);
+            if matches!(act, Act::Bind) {
+                driver.set_up_queues(machine);
+            }
+            driver.set_status(machine, DeviceStatus::DRIVER_OK);
+            if driver.status(machine) == 0xf {
+                machine.device.resources.insert(RESOURCE);
+            }
+        }
+        Act::Notify(count) => {
+            for _ in 0..count {
+                driver.notify(machine, 0);
+            }
+        }
+    }
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        Just(Act::Freeze),
+        Just(Act::Unfreeze),
+        any::<bool>().prop_map(Act::BusMaster),
+        any::<bool>().prop_map(Act::D3hot),
+        Just(Act::PlatformSleep),
+        Just(Act::PlatformWake),
+        Just(Act::FunctionReset),
+        Just(Act::SizeBars),
+        Just(Act::Reset),
+        Just(Act::Bind),
+        Just(Act::BindWithoutQueues),
+        (1..=RELEASE_AFTER_NOTIFICATIONS).prop_map(Act::Notify),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn the_retention_machine_does_what_the_reference_model_does(
+        acts in prop::collection::vec(any_act(), 1..30),
+    ) {
+        let mut machine = Machine::new(config(retention(false)));
+        let mut driver = Driver::probe(&mut machine, Reach::Memory);
+        let mut reference = Reference { master: true, ..Reference::default() };
+        for (step, &act) in acts.iter().enumerate() {
+            perform(act, &mut machine, &mut driver);
+            reference.act(act);
+            let transport = machine.function.transport();
+            prop_assert_eq!(transport.is_held(), reference.held(), "hold after {} {:?}", step, act);
+            prop_assert_eq!(keeps_resources(&machine), reference.display, "display after {} {:?}", step, act);
+            let transport = machine.function.transport();
+            prop_assert_eq!(transport.is_live(), reference.runs, "running after {} {:?}", step, act);
+            let active = transport.active_queues().count() > 0;
+            prop_assert_eq!(active, reference.runs && reference.queues, "queues after {} {:?}", step, act);
+            prop_assert_eq!(transport.parked_queues().is_some(), reference.parked, "parked after {} {:?}", step, act);
+        }
+    }
+}

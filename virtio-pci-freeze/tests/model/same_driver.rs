@@ -1,0 +1,101 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A reset that comes before anything tells of a sleep, and how the driver of before is told from a new one.
+
+use virtio_pci_freeze::spec::{FreezeModeValue, pci};
+use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, SleepPath};
+use virtio_pci_freeze::{ActivationKind, HoldReason, HoldSources, ResetKind};
+
+use crate::common::{
+    activations, bus_master, keeps_resources, only, rebind_without_queues, resets,
+};
+
+const SAME_DRIVER: HoldSources = HoldSources {
+    same_driver: true,
+    ..HoldSources::NONE
+};
+
+/// What Linux 7.3's virtio-gpu does at a sleep, with No_Soft_Reset off: the hooks reset the device, then PCI takes
+/// bus mastering and power away.
+fn sleep_with_hooks(machine: &mut Machine, driver: &mut Driver) {
+    driver.reset(machine);
+    bus_master(driver, machine, false);
+    driver.set_power_state(machine, pci::PMCSR_POWER_STATE);
+    driver.set_power_state(machine, 0);
+    machine.function_reset();
+}
+
+#[test]
+fn a_driver_that_resets_before_it_sleeps_finds_its_resources() {
+    for sources in [SAME_DRIVER, HoldSources::ALL] {
+        let (mut machine, mut driver) = only(sources);
+        sleep_with_hooks(&mut machine, &mut driver);
+        driver.write_command(&mut machine, pci::COMMAND_MEMORY | pci::COMMAND_BUS_MASTER);
+        driver.bind(&mut machine);
+        assert!(keeps_resources(&machine));
+        assert_eq!(activations(&mut machine), [ActivationKind::Retained]);
+        assert_eq!(machine.function.transport().holds().count(), 0);
+    }
+}
+
+#[test]
+fn a_driver_that_comes_back_without_looking_for_the_device_gets_its_queues_back() {
+    let (mut machine, mut driver) = only(SAME_DRIVER);
+    driver.reset(&mut machine);
+    let holds: Vec<_> = machine.function.transport().holds().collect();
+    assert_eq!(holds, [HoldReason::SameDriver]);
+    rebind_without_queues(&mut driver, &mut machine);
+    assert!(keeps_resources(&machine));
+    assert_eq!(activations(&mut machine), [ActivationKind::Reinstated]);
+}
+
+#[test]
+fn a_driver_that_looks_for_the_device_meets_nothing_of_the_one_before() {
+    for sources in [SAME_DRIVER, HoldSources::ALL] {
+        let (mut machine, mut driver) = only(sources);
+        driver.reset(&mut machine);
+        assert_eq!(resets(&mut machine), [ResetKind::Frozen]);
+        let mut next = Driver::probe(&mut machine, Reach::Memory);
+        assert_eq!(resets(&mut machine), [ResetKind::Full]);
+        next.bind(&mut machine);
+        assert!(!keeps_resources(&machine));
+        assert_eq!(activations(&mut machine), [ActivationKind::Fresh]);
+    }
+}
+
+#[test]
+fn a_driver_bound_anew_soon_after_a_wake_meets_nothing_of_the_one_before() {
+    let (mut machine, mut driver) = only(HoldSources::ALL);
+    driver.suspend(&mut machine, SleepPath::NoHooks);
+    driver.resume(&mut machine, SleepPath::NoHooks);
+    assert!(keeps_resources(&machine));
+    driver.reset(&mut machine);
+    Driver::probe(&mut machine, Reach::Memory).bind(&mut machine);
+    assert!(!keeps_resources(&machine));
+}
+
+#[test]
+fn looking_at_the_capabilities_of_a_running_or_sleeping_device_changes_nothing() {
+    let (mut machine, mut driver) = only(HoldSources::ALL);
+    let read_all = |machine: &mut Machine| {
+        (0..256).step_by(4).for_each(|offset| {
+            machine.config_u32(offset);
+        });
+    };
+    read_all(&mut machine);
+    assert_eq!(resets(&mut machine), []);
+    driver.suspend(&mut machine, SleepPath::NoHooks);
+    read_all(&mut machine);
+    driver.resume(&mut machine, SleepPath::NoHooks);
+    assert!(keeps_resources(&machine));
+}
+
+#[test]
+fn a_guest_that_asked_for_a_freeze_keeps_its_state_whoever_looks() {
+    let (mut machine, mut driver) = only(HoldSources::ALL);
+    driver.write_freeze_mode(&mut machine, FreezeModeValue::FREEZE_S3);
+    driver.reset(&mut machine);
+    Driver::probe(&mut machine, Reach::Memory);
+    assert!(keeps_resources(&machine));
+}
