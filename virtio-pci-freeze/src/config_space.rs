@@ -308,9 +308,7 @@ impl ConfigSpace {
     }
 
     fn u16_at(&self, offset: usize) -> u16 {
-        let mut bytes = [0; 2];
-        self.read(offset, &mut bytes);
-        u16::from_le_bytes(bytes)
+        u16::from_le_bytes([self.u8_at(offset), self.u8_at(offset.saturating_add(1))])
     }
 
     fn u32_at(&self, offset: usize) -> u32 {

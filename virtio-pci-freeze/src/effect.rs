@@ -61,6 +61,9 @@ pub enum Effect {
     Freeze,
     /// The guest ended its freeze.
     Unfreeze,
+    /// Drop the state that was retained: nobody is left to ask for it. The device is stopped, so there is nothing to
+    /// wait for and nothing to answer, but it must be done before a later [`Activate`](Effect::Activate).
+    Discard,
     /// Finish the buffers taken, send their notifications, take no more, then call
     /// [`suspend_done`](crate::Transport::suspend_done) (VIRTIO 1.4 §3.4.2).
     Suspend,
@@ -91,8 +94,10 @@ pub enum Effect {
     Intx(bool),
 }
 
-/// The most effects one access can have: an access covers at most 8 bytes, so at most one register with more than two.
-const MAX_EFFECTS: usize = 16;
+/// The most effects one access can have, and one to spare: a write of configuration space that sizes a BAR after a
+/// function reset (a reset), takes or gives power and bus (two), reaches a status through the window (two), and what
+/// follows from that for interrupts (two). Effects are returned by value, so that there are no more of them matters.
+const MAX_EFFECTS: usize = 8;
 
 /// The effects of one access or event, in order.
 ///

@@ -48,6 +48,8 @@ pub struct VirtioPciFunction {
     /// and the vectors with it.
     owes_config_change: bool,
     interrupt_pin: bool,
+    /// Whether the function asserts its interrupt: the Interrupt Status bit.
+    asserts_interrupt: bool,
     /// The level of INTx that the VMM was last told.
     intx: bool,
 }
@@ -87,6 +89,7 @@ impl VirtioPciFunction {
             isr: 0,
             owes_config_change: false,
             interrupt_pin: identity.interrupt_pin,
+            asserts_interrupt: false,
             intx: false,
         })
     }
@@ -271,7 +274,9 @@ impl VirtioPciFunction {
     /// The device has used buffers of `queue` and the driver wants to know.
     pub fn queue_used(&mut self, queue: u16) -> Effects {
         let mut effects = Effects::none();
-        if self.transport().has_live_queues() {
+        let transport = self.transport();
+        let in_use = transport.queue(queue).is_some_and(|q| !q.is_disabled());
+        if in_use && transport.has_live_queues() {
             self.raise_queue(queue);
         }
         self.finish(&mut effects);
@@ -477,7 +482,12 @@ impl VirtioPciFunction {
             use ActivationKind::{Reinstated, Retained};
             matches!(effect, Effect::Activate(Retained | Reinstated))
         };
-        if self.owes_config_change && effects.iter().any(returned) {
+        if effects
+            .iter()
+            .any(|e| *e == Effect::Activate(ActivationKind::Fresh))
+        {
+            self.owes_config_change = false;
+        } else if self.owes_config_change && effects.iter().any(returned) {
             self.raise_config();
         }
         self.announce(effects);
@@ -493,9 +503,13 @@ impl VirtioPciFunction {
 
     /// The line follows the ISR, unless MSI-X is enabled, INTx masked, or the function asleep (§4.1.4.5.1).
     fn update_intx(&mut self, effects: &mut Effects) {
+        if self.isr == 0 && !self.asserts_interrupt {
+            return;
+        }
         let transport = self.transport();
         let awake = transport.power() == PowerState::D0 && transport.has_live_queues();
         let asserted = awake && self.isr != 0 && !self.msix.is_enabled();
+        self.asserts_interrupt = asserted;
         self.space.set_interrupt_status(asserted);
         let masked = self.space.command() & pci::COMMAND_INTX_DISABLE != 0;
         let level = asserted && self.interrupt_pin && !masked;

@@ -115,6 +115,8 @@ pub(crate) struct Msix {
     enabled: bool,
     function_mask: bool,
     vectors: Vec<Vector>,
+    /// How many vectors wait, so that an access need not look at all of them.
+    waiting: usize,
 }
 
 impl Msix {
@@ -124,6 +126,7 @@ impl Msix {
             enabled: false,
             function_mask: false,
             vectors: vec![Vector::RESET; usize::from(vectors)],
+            waiting: 0,
         }
     }
 
@@ -144,8 +147,11 @@ impl Msix {
 
     /// Marks `vector` as waiting. [`take`](Self::take) decides when it goes.
     pub(crate) fn raise(&mut self, vector: u16) {
-        if let Some(vector) = self.vectors.get_mut(usize::from(vector)) {
+        if let Some(vector) = self.vectors.get_mut(usize::from(vector))
+            && !vector.pending
+        {
             vector.pending = true;
+            self.waiting = self.waiting.saturating_add(1);
         }
     }
 
@@ -157,19 +163,26 @@ impl Msix {
 
     /// Whether [`take`](Self::take) would find an interrupt.
     pub(crate) fn has_deliverable(&self) -> bool {
-        self.vectors
-            .iter()
-            .any(|vector| self.is_deliverable(vector))
+        let any = || {
+            self.vectors
+                .iter()
+                .any(|vector| self.is_deliverable(vector))
+        };
+        self.waiting > 0 && any()
     }
 
     /// Takes the next interrupt that may go.
     pub(crate) fn take(&mut self) -> Option<Interrupt> {
+        if self.waiting == 0 {
+            return None;
+        }
         let found = self
             .vectors
             .iter()
             .position(|vector| self.is_deliverable(vector))?;
         let vector = self.vectors.get_mut(found)?;
         vector.pending = false;
+        self.waiting = self.waiting.saturating_sub(1);
         let [a0, a1, a2, a3, a4, a5, a6, a7, d0, d1, d2, d3, ..] = vector.entry;
         Some(Interrupt {
             vector: u16::try_from(found).ok()?,
@@ -183,6 +196,7 @@ impl Msix {
         self.vectors
             .iter_mut()
             .for_each(|vector| vector.pending = false);
+        self.waiting = 0;
     }
 
     /// A function reset: the table goes too. What waits stays where the device is held.
@@ -200,6 +214,8 @@ impl Msix {
             enabled: _,
             function_mask: _,
             vectors,
+            // Follows from the vectors.
+            waiting: _,
         } = self;
         vectors.iter().map(Vector::save).collect()
     }
@@ -213,6 +229,7 @@ impl Msix {
         for (vector, saved) in self.vectors.iter_mut().zip(saved) {
             *vector = Vector::restore(saved);
         }
+        self.waiting = self.vectors.iter().filter(|vector| vector.pending).count();
         Ok(())
     }
 

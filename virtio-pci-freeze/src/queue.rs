@@ -83,6 +83,10 @@ impl Queue {
         self.status == QueueStatus::Enabled
     }
 
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.status == QueueStatus::Disabled
+    }
+
     /// Whether a driver may choose `size`: no larger than offered, and a power of 2 unless the queue is `packed`
     /// (VIRTIO 1.4 §4.1.4.3.2).
     pub(crate) fn allows_size(&self, size: u16, packed: bool) -> bool {

@@ -279,3 +279,21 @@ pub(crate) fn pieces(layout: Layout, offset: u64, length: usize) -> impl Iterato
         None
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_of_a_register_maps_to_it_and_no_other_byte_does() {
+        for (layout, map) in [
+            (Layout::Seed, &SEED_MAP),
+            (Layout::Tail, &TAIL_MAP),
+            (Layout::None, &NONE_MAP),
+        ] {
+            assert_eq!(&byte_map(layout), map);
+            let covered: usize = layout.registers().map(|info| usize::from(info.width)).sum();
+            assert_eq!(map.iter().flatten().count(), covered);
+        }
+    }
+}

@@ -22,7 +22,8 @@ impl VirtioPciFunction {
             isr,
             owes_config_change,
             interrupt_pin: _,
-            // Follows from the rest.
+            // Follow from the rest.
+            asserts_interrupt: _,
             intx: _,
         } = self;
         SavedFunction {

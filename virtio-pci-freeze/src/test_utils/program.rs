@@ -216,7 +216,14 @@ impl Program {
     /// # Panics
     /// With the invariant that does not hold.
     pub fn run(&self) -> Machine {
-        let mut machine = Machine::new(self.config());
+        self.go_on(Machine::new(self.config()))
+    }
+
+    /// As [`run`](Self::run), on a machine that has been running.
+    ///
+    /// # Panics
+    /// With the invariant that does not hold.
+    pub fn go_on(&self, mut machine: Machine) -> Machine {
         let mut driver = Driver::probe(&mut machine, Reach::Memory);
         for &step in &self.steps {
             self.take(step, &mut machine, &mut driver);

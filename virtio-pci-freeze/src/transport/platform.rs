@@ -96,16 +96,28 @@ impl Transport {
     /// Somebody read the capabilities that say where the registers are: not the driver that drove the device before,
     /// which knows. If that one's state is still retained, and neither the guest nor a sleep asks for it, it goes.
     pub fn probed(&mut self, effects: &mut Effects) {
-        let retained = match &self.lifecycle {
-            Lifecycle::Stopped(Stopped::Retained(_)) => true,
-            Lifecycle::Resetting { kind, .. } => *kind == ResetKind::Frozen,
-            _ => false,
-        };
         let asked = self.freeze != FreezeState::Unfrozen || self.holds.is_standing();
         let enabled = self.sources().is_some_and(|sources| sources.same_driver);
-        if retained && enabled && !asked {
-            self.holds.clear();
-            self.begin_reset(ResetKind::Full, effects);
+        if asked || !enabled {
+            return;
+        }
+        match &self.lifecycle {
+            // The registers stay as they are: a driver may look in the middle of its negotiation, as Linux's virtio-gpu
+            // does for shared memory when it is bound to a device that virtio-pci kept.
+            Lifecycle::Stopped(Stopped::Retained(_)) => {
+                self.holds.clear();
+                self.lifecycle = Lifecycle::Stopped(Stopped::Clean);
+                count(&mut self.counters.full_resets);
+                effects.push(Effect::Discard);
+            }
+            Lifecycle::Resetting {
+                kind: ResetKind::Frozen,
+                ..
+            } => {
+                self.holds.clear();
+                self.begin_reset(ResetKind::Full, effects);
+            }
+            _ => {}
         }
     }
 

@@ -7,7 +7,9 @@ use virtio_pci_freeze::spec::{FreezeModeValue, feature};
 use virtio_pci_freeze::test_utils::{
     Driver, Machine, Reach, function_config, retention, transport_config,
 };
-use virtio_pci_freeze::{ActivationKind, Effect, FreezeState, HoldSources, Layout};
+use virtio_pci_freeze::{
+    ActivationKind, Effect, Effects, FreezeState, HoldSources, Layout, Transport,
+};
 
 use crate::common::{activations, config, keeps_resources, only, rebind_without_queues, running};
 
@@ -124,4 +126,14 @@ fn a_driver_hears_of_a_lost_state_from_freeze_mode() {
     assert!(machine.function.transport().parked_queues().is_none());
     driver.bind(&mut machine);
     assert!(activations(&mut machine).contains(&ActivationKind::Fresh));
+}
+
+#[test]
+fn a_transport_without_the_register_takes_no_freeze_from_any_front_end() {
+    let config = transport_config(Layout::None, retention(false));
+    let mut transport = Transport::new(config).expect("valid");
+    let mut effects = Effects::none();
+    transport.write_freeze_mode(FreezeModeValue::FREEZE_S3.0, &mut effects);
+    assert!(effects.is_empty() && !transport.is_held());
+    assert_eq!(transport.counters().freeze_writes_ignored, 1);
 }

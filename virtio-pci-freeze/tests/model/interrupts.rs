@@ -5,9 +5,9 @@
 
 use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, pci};
 use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, SleepPath, retention};
-use virtio_pci_freeze::{BarLayout, FunctionConfig, Interrupt, Register, VectorOwner};
+use virtio_pci_freeze::{BarLayout, FunctionConfig, HoldSources, Interrupt, Register, VectorOwner};
 
-use crate::common::{config, running};
+use crate::common::{config, only, running};
 
 /// No vector.
 pub(crate) const NONE: [u16; 0] = [];
@@ -365,4 +365,23 @@ fn a_device_error_is_told_once_the_driver_runs_and_not_before() {
     machine.carry_out(effects);
     assert_eq!(driver.status(&mut machine), 0x41);
     assert_eq!(machine.take_interrupts(), NONE);
+}
+
+#[test]
+fn a_change_owed_to_one_driver_is_not_told_to_the_next() {
+    for reboots in [false, true] {
+        let (mut machine, mut driver) = only(HoldSources::ALL);
+        driver.reset(&mut machine);
+        assert!(machine.function.transport().parked_queues().is_some());
+        change_config(&mut machine, 1);
+        if reboots {
+            let effects = machine.function.reboot();
+            machine.carry_out(effects);
+        }
+        let mut next = Driver::probe(&mut machine, Reach::Memory);
+        next.bind(&mut machine);
+        next.suspend(&mut machine, SleepPath::NoHooks);
+        next.resume(&mut machine, SleepPath::NoHooks);
+        assert!(!machine.take_interrupts().contains(&0), "{reboots}");
+    }
 }

@@ -4,9 +4,11 @@
 //! The model against what drivers do, what the standard says and what went wrong elsewhere.
 
 mod common;
+mod conformance;
 mod freeze_mode;
 mod guest;
 mod interrupts;
+mod patched;
 mod pci;
 mod properties;
 mod queues;
@@ -17,5 +19,6 @@ mod resets;
 mod retention;
 mod same_driver;
 mod saved_state;
+mod seeds;
 mod status;
 mod suspend;

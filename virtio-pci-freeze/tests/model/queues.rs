@@ -7,7 +7,7 @@ use virtio_pci_freeze::spec::{DeviceStatus, feature};
 use virtio_pci_freeze::test_utils::{
     Driver, Machine, Reach, function_config, retention, transport_config,
 };
-use virtio_pci_freeze::{BarLayout, Effect, Layout, Register};
+use virtio_pci_freeze::{BarLayout, Effect, Layout, Register, RingPosition};
 
 use crate::common::{config, running};
 
@@ -319,4 +319,54 @@ fn every_doorbell_of_the_largest_device_fits_its_structure() {
     assert!(
         machine.function.bars().size(BarLayout::VIRTIO) >= u64::from(notify.offset + notify.length)
     );
+}
+
+#[test]
+fn a_queue_that_was_reset_notifies_nobody() {
+    let (mut machine, mut driver) = negotiated(&[feature::VIRTIO_F_RING_RESET]);
+    driver.msix = false;
+    let control = driver.capabilities().msix.expect("MSI-X") + 2;
+    machine.config_write(control, &[0, 0]);
+    driver.set_up_queues(&mut machine);
+    driver.set_status(&mut machine, DeviceStatus::DRIVER_OK);
+    driver.write(&mut machine, Register::QueueReset, 1);
+    driver.read_isr(&mut machine);
+    machine.use_buffers(1, 1);
+    assert_eq!(driver.read_isr(&mut machine), 0);
+    for register in [
+        Register::QueueDesc,
+        Register::QueueDriver,
+        Register::QueueDevice,
+    ] {
+        assert_eq!(driver.read(&mut machine, register), 0);
+    }
+    assert_eq!(driver.read(&mut machine, Register::QueueSize), 16);
+    driver.set_up_queue(&mut machine, 1);
+    driver.write(&mut machine, Register::QueueEnable, 1);
+    let queue = machine.function.transport().active_queues().nth(1);
+    assert_eq!(queue.expect("a queue").position, RingPosition::default());
+    machine.use_buffers(1, 1);
+    assert_eq!(driver.read_isr(&mut machine), 1);
+}
+
+#[test]
+fn a_queue_that_is_enabled_again_may_be_another_one() {
+    let (mut machine, mut driver) = negotiated(&[feature::VIRTIO_F_RING_RESET]);
+    driver.set_up_queues(&mut machine);
+    driver.set_status(&mut machine, DeviceStatus::DRIVER_OK);
+    driver.write(&mut machine, Register::QueueReset, 1);
+    for (register, value) in [
+        (Register::QueueSize, 4),
+        (Register::QueueDesc, 0x7_0000),
+        (Register::QueueDriver, 0x7_1000),
+        (Register::QueueDevice, 0x7_2000),
+        (Register::QueueMsixVector, 0),
+        (Register::QueueEnable, 1),
+    ] {
+        driver.write(&mut machine, register, value);
+    }
+    let queue = machine.function.transport().active_queues().nth(1);
+    let queue = queue.expect("a queue");
+    assert_eq!((queue.size, queue.vector, queue.desc), (4, 0, 0x7_0000));
+    assert_eq!((queue.driver, queue.device), (0x7_1000, 0x7_2000));
 }

@@ -445,3 +445,20 @@ fn the_same_sleep_works_through_the_configuration_access_window() {
     driver.notify(&mut machine, 1);
     assert_eq!(machine.take_log(), [Effect::Notify { queue: 1, data: 1 }]);
 }
+
+#[test]
+fn every_reason_has_a_name_of_its_own() {
+    let names: Vec<_> = HoldReason::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "freeze-mode",
+            "d3hot",
+            "bus-master-off",
+            "platform-sleep",
+            "function-reset",
+            "same-driver",
+            "suspended"
+        ]
+    );
+}

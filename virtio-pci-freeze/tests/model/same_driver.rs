@@ -3,9 +3,9 @@
 
 //! A reset that comes before anything tells of a sleep, and how the driver of before is told from a new one.
 
-use virtio_pci_freeze::spec::{FreezeModeValue, pci};
+use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, pci};
 use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, SleepPath};
-use virtio_pci_freeze::{ActivationKind, HoldReason, HoldSources, ResetKind};
+use virtio_pci_freeze::{ActivationKind, Effect, HoldReason, HoldSources, ResetKind};
 
 use crate::common::{
     activations, bus_master, keeps_resources, only, rebind_without_queues, resets,
@@ -57,7 +57,7 @@ fn a_driver_that_looks_for_the_device_meets_nothing_of_the_one_before() {
         driver.reset(&mut machine);
         assert_eq!(resets(&mut machine), [ResetKind::Frozen]);
         let mut next = Driver::probe(&mut machine, Reach::Memory);
-        assert_eq!(resets(&mut machine), [ResetKind::Full]);
+        assert!(machine.take_log().contains(&Effect::Discard));
         next.bind(&mut machine);
         assert!(!keeps_resources(&machine));
         assert_eq!(activations(&mut machine), [ActivationKind::Fresh]);
@@ -73,6 +73,25 @@ fn a_driver_bound_anew_soon_after_a_wake_meets_nothing_of_the_one_before() {
     driver.reset(&mut machine);
     Driver::probe(&mut machine, Reach::Memory).bind(&mut machine);
     assert!(!keeps_resources(&machine));
+}
+
+/// Linux's virtio-gpu looks for shared memory from its probe, between FEATURES_OK and its queues. Where virtio-pci stayed
+/// bound, that is the first look since the reset.
+#[test]
+fn a_look_in_the_middle_of_a_negotiation_leaves_the_registers_alone() {
+    let (mut machine, mut driver) = only(HoldSources::ALL);
+    driver.reset(&mut machine);
+    driver.negotiate(&mut machine);
+    let status = driver.status(&mut machine);
+    (0..256).step_by(4).for_each(|offset| {
+        machine.config_u32(offset);
+    });
+    assert_eq!(driver.status(&mut machine), status);
+    driver.set_up_queues(&mut machine);
+    driver.set_status(&mut machine, DeviceStatus::DRIVER_OK);
+    assert!(!keeps_resources(&machine));
+    assert_eq!(activations(&mut machine), [ActivationKind::Fresh]);
+    assert_eq!(machine.function.transport().active_queues().count(), 2);
 }
 
 #[test]

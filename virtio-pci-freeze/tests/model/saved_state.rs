@@ -35,7 +35,7 @@ pub(crate) fn machines() -> Vec<(&'static str, Machine, Driver)> {
         change(&mut machine, &mut driver);
         (machine, driver)
     };
-    let changes: [(&'static str, Change); 8] = [
+    let changes: [(&'static str, Change); 9] = [
         ("running", |_, _| {}),
         ("asleep", |machine, driver| {
             driver.write_freeze_mode(machine, FreezeModeValue::FREEZE_S3);
@@ -68,6 +68,10 @@ pub(crate) fn machines() -> Vec<(&'static str, Machine, Driver)> {
             machine.device.answers = false;
             driver.write_freeze_mode(machine, FreezeModeValue::UNFREEZE);
             driver.write(machine, Register::DeviceStatus, 0);
+        }),
+        ("suspending", |machine, driver| {
+            machine.device.answers = false;
+            driver.set_status(machine, DeviceStatus::SUSPEND);
         }),
         ("resuming", |machine, driver| {
             driver.set_status(machine, DeviceStatus::SUSPEND);
@@ -181,7 +185,11 @@ fn parked_queues_are_reinstated_in_another_process() {
 
 #[test]
 fn what_the_device_had_not_answered_is_asked_again() {
-    for (name, question) in [("freezing", Effect::Freeze), ("resuming", Effect::Resume)] {
+    for (name, question) in [
+        ("freezing", Effect::Freeze),
+        ("suspending", Effect::Suspend),
+        ("resuming", Effect::Resume),
+    ] {
         let all = machines();
         let (_, machine, _) = all.iter().find(|(n, ..)| *n == name).expect("listed");
         let mut restored = restore(machine, RestoredDevice::Intact);
@@ -487,4 +495,22 @@ fn numbers_out_of_range_and_unknown_words_do_not_parse() {
     let extra = serde_json::json!({"bytes": [], "generation": 0, "changed": false, "x": 1});
     assert!(set("/transport/device_config", extra).is_err());
     assert!(set("/isr", 0.into()).is_ok());
+}
+
+#[test]
+fn a_queue_that_is_being_reset_is_saved_as_one_that_was() {
+    let mut config = base();
+    config.transport.layout = Layout::None;
+    config.transport.device_features |= feature::mask(feature::VIRTIO_F_RING_RESET);
+    let (mut machine, mut driver) = running(config.clone());
+    machine.device.answers = false;
+    driver.write(&mut machine, Register::QueueSelect, 1);
+    driver.write(&mut machine, Register::QueueReset, 1);
+    let saved = save(&machine);
+    let (function, _) =
+        VirtioPciFunction::restore(config, &saved, RestoredDevice::Intact).expect("restored");
+    let mut restored = Machine::with_function(function);
+    assert_eq!(driver.read(&mut restored, Register::QueueReset), 0);
+    assert_eq!(driver.read(&mut restored, Register::QueueEnable), 0);
+    assert_eq!(restored.function.transport().active_queues().count(), 1);
 }

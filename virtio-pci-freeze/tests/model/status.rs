@@ -228,3 +228,10 @@ fn any_two_status_writes_from_any_state_leave_a_sound_machine() {
         assert!(!name.is_empty());
     }
 }
+
+#[test]
+fn a_status_is_printed_in_hexadecimal_and_features_beyond_63_have_no_mask() {
+    assert_eq!(format!("{:?}", DeviceStatus(0xb)), "DeviceStatus(0x0b)");
+    assert_eq!(feature::mask(63), 1 << 63);
+    assert_eq!(feature::mask(64), 0);
+}

@@ -151,3 +151,18 @@ fn write_error(error: io::Error) -> AccessError {
         _ => AccessError::Other(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_a_program_from_writing_is_told_apart() {
+        let error = |code| write_error(io::Error::from_raw_os_error(code));
+        assert!(matches!(error(1), AccessError::Lockdown(_)));
+        assert!(matches!(error(13), AccessError::NotRoot(_)));
+        assert!(matches!(error(5), AccessError::Other(_)));
+        let text = error(1).to_string();
+        assert!(text.contains("lockdown"), "{text}");
+    }
+}
