@@ -127,18 +127,8 @@ impl Daemon {
     /// # Errors
     /// It shows something else.
     pub fn wait_for_picture(&self, name: &str, expected: &Image) -> Result<()> {
-        let deadline = Instant::now() + PICTURE_LIMIT;
-        loop {
-            let shown = self.screenshot(name)?;
-            let difference = shown.image.must_be(expected);
-            match difference {
-                Ok(()) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(error).with_context(|| self.explain(name, shown.active));
-                }
-                Err(_) => thread::sleep(PICTURE_INTERVAL),
-            }
-        }
+        let (shown, result) = wait_until_shown(expected, || self.screenshot(name))?;
+        result.with_context(|| self.explain(name, shown.active))
     }
 
     /// Checks that output 0 shows `expected` at this very moment.
@@ -187,7 +177,31 @@ fn event(message: &Value) -> Option<&str> {
     message.get("event")?.as_str()
 }
 
-fn request(channel: &Channel, message: &Value) -> Result<Value> {
+/// Looks until the picture is `expected` or the guest's flush cannot be on its way any more. Gives the
+/// last picture, and in what it differs.
+///
+/// # Errors
+/// There was no picture to be had.
+pub(crate) fn wait_until_shown(
+    expected: &Image,
+    look: impl Fn() -> Result<Screenshot>,
+) -> Result<(Screenshot, Result<()>)> {
+    let deadline = Instant::now() + PICTURE_LIMIT;
+    loop {
+        let shown = look()?;
+        let result = shown.image.must_be(expected);
+        if result.is_ok() || Instant::now() > deadline {
+            return Ok((shown, result));
+        }
+        thread::sleep(PICTURE_INTERVAL);
+    }
+}
+
+/// One request on the control socket.
+///
+/// # Errors
+/// The server refused it or is gone.
+pub(crate) fn request(channel: &Channel, message: &Value) -> Result<Value> {
     let from = channel.position();
     channel.send(message)?;
     let reply = channel.wait(from, LIMIT, "reply", |reply| {
@@ -204,7 +218,7 @@ fn log_of(directory: &Path) -> String {
 }
 
 /// `VIRTIO_GPU_S3D`, or the program beside the test binary's directory, where Cargo puts it.
-fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     if let Some(path) = env::var_os("VIRTIO_GPU_S3D") {
         return Ok(path.into());
     }

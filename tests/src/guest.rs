@@ -307,7 +307,7 @@ fn qemu_log(directory: &Path) -> String {
 const WARNING: u8 = 4;
 
 /// Linux 6.1 warns at every boot that virtio-gpu's plane has no damage clips.
-fn is_gpu_complaint(message: &KernelMessage) -> bool {
+pub(crate) fn is_gpu_complaint(message: &KernelMessage) -> bool {
     let about_gpu = ["virtio", "drm", "gpu"]
         .iter()
         .any(|word| message.text.contains(word));

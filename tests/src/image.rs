@@ -44,7 +44,11 @@ impl Image {
         Self::decode(&bytes).with_context(|| format!("decode {}", path.display()))
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    /// Reads the bytes of a PNG file.
+    ///
+    /// # Errors
+    /// As [`Image::read`].
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut decoder = Decoder::new(Cursor::new(bytes));
         decoder.set_transformations(Transformations::normalize_to_color8());
         let mut reader = decoder.read_info()?;

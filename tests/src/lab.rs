@@ -92,12 +92,22 @@ impl Lab {
         self.root.join(format!("kernels/{kernel}/initramfs"))
     }
 
-    /// Whether the kernel's virtio-gpu driver resets the device itself when the guest goes to sleep,
-    /// and makes its resources again at the wake (Linux 7.3), unless No_Soft_Reset spares it that.
+    /// The kernel, or the initramfs, of a guest that is itself a host. Made on request only.
+    pub fn nested(&self, file: &str) -> PathBuf {
+        self.root.join("kernels/nested").join(file)
+    }
+
+    /// The lab's own archiver, among others.
+    pub fn busybox(&self) -> PathBuf {
+        self.root.join("bin/busybox")
+    }
+
+    /// Whether the kernel's virtio-gpu driver has sleep hooks (Linux 7.3): without No_Soft_Reset they
+    /// reset the device when the guest goes to sleep, and use the same resources after the wake.
     ///
     /// # Errors
     /// The lab has no such driver.
-    pub fn driver_restores(&self, kernel: Kernel) -> Result<bool> {
+    pub fn driver_resets_at_sleep(&self, kernel: Kernel) -> Result<bool> {
         const RESTORE: &[u8] = b"virtgpu_restore";
         let path = self
             .root

@@ -7,12 +7,14 @@
 //! understand them without running again: the end of the guest's console and where the logs lie.
 
 pub mod agent;
+mod archive;
 pub mod channel;
 pub mod daemon;
 pub mod guest;
 pub mod image;
 pub mod lab;
 pub mod machine;
+pub mod nested;
 mod process;
 pub mod qmp;
 pub mod resume;

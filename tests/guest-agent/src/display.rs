@@ -9,6 +9,7 @@ use guest_agent::pattern;
 use guest_agent::protocol::{Drawn, Target};
 
 use crate::drm_display::DrmDisplay;
+use crate::mapping::SharedMapping;
 use crate::{Error, file_error, read_text};
 
 const FB: &str = "/dev/fb0";
@@ -18,20 +19,29 @@ const FB_ATTRIBUTES: &str = "/sys/class/graphics/fb0";
 #[derive(Debug, Default)]
 pub(crate) struct Displays {
     drm: Option<DrmDisplay>,
+    mapping: Option<FbMapping>,
 }
 
 impl Displays {
     /// Fills `target` with picture `seed` and has the kernel flush it.
     pub(crate) fn draw(&mut self, target: Target, seed: u32) -> Result<Drawn, Error> {
-        let drm = match (target, self.drm.take()) {
-            (Target::Fb, drm) => {
-                self.drm = drm;
-                return FbDisplay::open()?.draw(seed);
+        match target {
+            Target::Fb => FbDisplay::open()?.draw(seed),
+            Target::FbMapping => {
+                let mapping = match self.mapping.take() {
+                    Some(mapping) => mapping,
+                    None => FbDisplay::open()?.map()?,
+                };
+                self.mapping.insert(mapping).draw(seed)
             }
-            (Target::Drm, Some(drm)) => drm,
-            (Target::Drm, None) => DrmDisplay::open()?,
-        };
-        self.drm.insert(drm).draw(seed)
+            Target::Drm => {
+                let drm = match self.drm.take() {
+                    Some(drm) => drm,
+                    None => DrmDisplay::open()?,
+                };
+                self.drm.insert(drm).draw(seed)
+            }
+        }
     }
 
     /// As [`Displays::draw`], and moves a cursor where there is one: both queues are busy then.
@@ -66,6 +76,7 @@ impl FbDisplay {
         let stride = usize::try_from(attribute("stride")?)
             .map_err(|_| Error::NoDisplay("fb0 has an impossible stride"))?;
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .open(FB)
             .map_err(file_error("open", FB))?;
@@ -78,21 +89,49 @@ impl FbDisplay {
     }
 
     pub(crate) fn draw(&self, seed: u32) -> Result<Drawn, Error> {
+        self.file
+            .write_all_at(&self.picture(seed), 0)
+            .map_err(file_error("write", FB))?;
+        // Runs the deferred I/O of the framebuffer now instead of some ticks later.
+        self.file.sync_all().map_err(file_error("sync", FB))?;
+        Ok(self.drawn())
+    }
+
+    fn map(self) -> Result<FbMapping, Error> {
+        let length = self.picture(0).len();
+        let pixels = SharedMapping::new(&self.file, length).map_err(file_error("map", FB))?;
+        Ok(FbMapping { fb: self, pixels })
+    }
+
+    fn picture(&self, seed: u32) -> Vec<u8> {
         let mut picture = Vec::new();
         for y in 0..self.height {
             let mut row = pattern::row(seed, y, self.width);
             row.resize(self.stride, 0);
             picture.extend_from_slice(&row);
         }
-        self.file
-            .write_all_at(&picture, 0)
-            .map_err(file_error("write", FB))?;
-        // Runs the deferred I/O of the framebuffer now instead of some ticks later.
-        self.file.sync_all().map_err(file_error("sync", FB))?;
-        Ok(Drawn {
+        picture
+    }
+
+    fn drawn(&self) -> Drawn {
+        Drawn {
             width: self.width,
             height: self.height,
-        })
+        }
+    }
+}
+
+/// The kernel's framebuffer, mapped.
+#[derive(Debug)]
+struct FbMapping {
+    fb: FbDisplay,
+    pixels: SharedMapping,
+}
+
+impl FbMapping {
+    fn draw(&mut self, seed: u32) -> Result<Drawn, Error> {
+        self.pixels.store(&self.fb.picture(seed));
+        Ok(self.fb.drawn())
     }
 }
 

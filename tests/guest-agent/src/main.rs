@@ -1,17 +1,20 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The agent: reads requests from a serial port, does them, replies. Nothing a request asks for ends
-//! it; a failure is a reply.
+//! it; a failure is a reply. In a guest that is itself a host it also relays a port to a socket.
 
 mod display;
 mod drm_display;
 mod kmsg;
 mod load;
+mod mapping;
 mod power;
+mod relay;
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 use std::process;
 
 use guest_agent::protocol::{Command, Info, Reply, Request, RunReport, Target};
@@ -88,6 +91,7 @@ pub(crate) fn write_text(path: &str, text: &str) -> Result<(), Error> {
 
 #[derive(Debug, Default)]
 struct Agent {
+    port: String,
     displays: Displays,
     load: Option<Load>,
 }
@@ -107,6 +111,7 @@ impl Agent {
                 pm_test,
                 print_times,
             } => json(&power::sleep(
+                &self.port,
                 &state,
                 alarm_s,
                 pm_test.as_deref(),
@@ -185,7 +190,10 @@ fn say(port: &mut File, reply: &Reply) -> io::Result<()> {
 
 fn serve(path: &str) -> io::Result<()> {
     let mut port = open_port(path)?;
-    let mut agent = Agent::default();
+    let mut agent = Agent {
+        port: path.to_owned(),
+        ..Agent::default()
+    };
     // The console too: it tells a boot that hung before the agent from one that hung after it.
     println!("agent: ready on {path}");
     say(&mut port, &Reply::Ready)?;
@@ -208,8 +216,13 @@ fn serve(path: &str) -> io::Result<()> {
 }
 
 fn main() -> io::Result<()> {
-    let path = env::args()
-        .nth(1)
-        .unwrap_or_else(|| "/dev/ttyS1".to_owned());
-    serve(&path)
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.as_slice() {
+        [] => serve("/dev/ttyS1"),
+        [port] => serve(port),
+        [mode, device, socket] if mode == "relay" => relay::run(device, Path::new(socket)),
+        _ => Err(io::Error::other(
+            "usage: guest-agent [PORT] | guest-agent relay DEVICE SOCKET",
+        )),
+    }
 }

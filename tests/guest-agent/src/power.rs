@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Duration;
 
 use guest_agent::protocol::SleepReport;
@@ -18,9 +19,7 @@ const PM_TEST_DELAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
 const PRINT_TIMES: &str = "/sys/power/pm_print_times";
 const DEBUG_MESSAGES: &str = "/sys/power/pm_debug_messages";
 const WAKE_ALARM: &str = "/sys/class/rtc/rtc0/wakealarm";
-/// Has a byte from the host end a suspend-to-idle, which QEMU's RTC does not.
-const SERIAL_WAKE: &str = "/sys/class/tty/ttyS1/power/wakeup";
-/// The ISA bridge of QEMU's q35.
+/// The ISA bridge of QEMU's q35; there is none elsewhere.
 const ISA_BRIDGE: &str = "/sys/bus/pci/devices/0000:00:1f.0/config";
 /// PMBASE (0x40) and ACPI_CNTL (0x44), ICH9 datasheet 13.1.
 const PM_REGISTERS: u64 = 0x40;
@@ -33,7 +32,10 @@ struct IsaBridge {
 }
 
 impl IsaBridge {
-    fn save() -> Result<Self, Error> {
+    fn save() -> Result<Option<Self>, Error> {
+        if !Path::new(ISA_BRIDGE).exists() {
+            return Ok(None);
+        }
         let config = OpenOptions::new()
             .read(true)
             .write(true)
@@ -43,7 +45,7 @@ impl IsaBridge {
         config
             .read_exact_at(&mut saved, PM_REGISTERS)
             .map_err(file_error("read", ISA_BRIDGE))?;
-        Ok(Self { config, saved })
+        Ok(Some(Self { config, saved }))
     }
 
     fn restore(&self) -> Result<(), Error> {
@@ -60,6 +62,10 @@ fn clocks() -> (Duration, Duration) {
 }
 
 fn set_alarm(alarm_s: Option<u32>) -> Result<(), Error> {
+    // Cloud Hypervisor's RTC has no alarm.
+    if alarm_s.is_none() && !Path::new(WAKE_ALARM).exists() {
+        return Ok(());
+    }
     // An alarm that is still set refuses a new one.
     write_text(WAKE_ALARM, "0")?;
     alarm_s.map_or(Ok(()), |seconds| {
@@ -67,8 +73,15 @@ fn set_alarm(alarm_s: Option<u32>) -> Result<(), Error> {
     })
 }
 
-/// Sleeps, and comes back after the wake.
+/// Has a byte from the host end a suspend-to-idle, which no RTC of the lab's machines does.
+fn wake_by(port: &str) -> Result<(), Error> {
+    let name = port.trim_start_matches("/dev/");
+    write_text(&format!("/sys/class/tty/{name}/power/wakeup"), "enabled")
+}
+
+/// Sleeps, and comes back after the wake. A byte on the serial port `port` wakes too.
 pub(crate) fn sleep(
+    port: &str,
     state: &str,
     alarm_s: Option<u32>,
     pm_test: Option<&str>,
@@ -79,13 +92,13 @@ pub(crate) fn sleep(
     write_text(PRINT_TIMES, if print_times { "1" } else { "0" })?;
     write_text(PM_TEST, pm_test.unwrap_or("none"))?;
     write_text(PM_TEST_DELAY, "1")?;
-    write_text(SERIAL_WAKE, "enabled")?;
+    wake_by(port)?;
     let bridge = IsaBridge::save()?;
     set_alarm(alarm_s)?;
     let (boot_before, awake_before) = clocks();
     let result = write_text(STATE, state);
     let (boot_after, awake_after) = clocks();
-    bridge.restore()?;
+    bridge.as_ref().map_or(Ok(()), IsaBridge::restore)?;
     write_text(PM_TEST, "none")?;
     write_text(PRINT_TIMES, "0")?;
     result?;

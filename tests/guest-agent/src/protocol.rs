@@ -43,6 +43,9 @@ pub enum Reply {
 pub enum Target {
     /// `/dev/fb0`, the kernel's own framebuffer.
     Fb,
+    /// The same, through a mapping: the kernel flushes it some ticks after the last store, of its own
+    /// accord and while user space may be frozen already.
+    FbMapping,
     /// A dumb buffer of `/dev/dri/card0`, scanned out and flushed with DIRTYFB.
     Drm,
 }

@@ -3,7 +3,7 @@
 //! A guest and the device server it has its GPU from.
 
 use anyhow::{Context, Result, ensure};
-use guest_agent::protocol::{SleepReport, Target};
+use guest_agent::protocol::{Command, RunReport, SleepReport, Target};
 use tests::daemon::Daemon;
 use tests::guest::{Guest, Wake};
 use tests::image::Image;
@@ -19,18 +19,17 @@ pub(crate) const SOFT_RESET: [&str; 2] = ["--no-soft-reset", "off"];
 /// Every reset is a full one, and the PM capability has no No_Soft_Reset.
 pub(crate) const NO_RETENTION: [&str; 2] = ["--freeze", "off"];
 
-/// The way a device takes through a sleep. Each keeps the picture.
+/// The way a device takes through a sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// No_Soft_Reset: the driver touches no register.
     Untouched,
     /// A driver without sleep hooks resets the function and takes its queues for still set up.
     Reinstated,
-    /// A driver with hooks resets a device that freeze_mode holds, and sets its queues up again.
+    /// A driver with hooks (Linux 7.3) resets the device on the way to sleep, before anything but
+    /// freeze_mode tells of it, and comes back without looking for its registers. It sets its queues up
+    /// again, but not its resources.
     Requeued,
-    /// A driver with hooks resets the device before anything tells of a sleep, which is a reset like
-    /// any other, and draws its picture again at the wake.
-    Redrawn,
 }
 
 /// The guest ends before its server.
@@ -58,11 +57,8 @@ impl Rig {
             return Ok(None);
         };
         let server = Daemon::start(&lab, &format!("{name}-{kernel}"), options)?;
-        let machine = adapt(Machine::new(
-            name,
-            kernel,
-            Gpu::VfioUser(server.device_socket()),
-        ));
+        let gpu = Gpu::VfioUser(server.device_socket());
+        let machine = adapt(Machine::new(name, kernel, gpu));
         let guest = Guest::boot(&lab, &machine)
             .with_context(|| format!("server: {:?}", server.status()))?;
         let soft_reset = options
@@ -70,22 +66,35 @@ impl Rig {
             .any(|pair| pair == SOFT_RESET || pair == NO_RETENTION);
         let way = if kernel.honours_no_soft_reset() && !soft_reset {
             Way::Untouched
-        } else if lab.driver_restores(kernel)? {
-            Way::Redrawn
+        } else if lab.driver_resets_at_sleep(kernel)? {
+            Way::Requeued
         } else {
             Way::Reinstated
         };
         Ok(Some(Self { guest, server, way }))
     }
 
-    /// As this rig, when something else than kernel and options decides on the way.
-    pub(crate) fn on(self, way: Way) -> Self {
-        Self { way, ..self }
+    /// Where to draw a picture that a sleep must keep: `target`, unless the guest itself does not keep
+    /// that one. A driver with hooks suspends the console, which is drawn anew at the wake.
+    pub(crate) fn kept(&self, target: Target) -> Target {
+        match self.way {
+            Way::Requeued => Target::Drm,
+            _ => target,
+        }
     }
 
-    /// The way its sleeps take.
-    pub(crate) fn way(&self) -> Way {
-        self.way
+    /// Runs the helper that writes freeze_mode, and waits until the device honours it.
+    pub(crate) fn freezectl(&self, action: &str) -> Result<()> {
+        let from = self.server.position();
+        let report: RunReport = self.guest.call(Command::Run {
+            program: "virtio-freezectl".to_owned(),
+            arguments: vec![action.to_owned()],
+        })?;
+        ensure!(
+            report.status == Some(0),
+            "virtio-freezectl {action}: {report:?}"
+        );
+        self.server.wait_event(action, from)
     }
 
     /// Draws picture `seed` and waits until it is on the screen, every pixel of it.
@@ -98,21 +107,13 @@ impl Rig {
         Ok(picture)
     }
 
-    /// Checks that `picture` is still on the screen after a sleep, with no drawing in between; where
-    /// the driver draws it again, that it does.
-    pub(crate) fn must_still_show(&self, picture: &Image) -> Result<()> {
-        let shown = match self.way {
-            Way::Redrawn => self.server.wait_for_picture("after-wake", picture),
-            _ => self.server.must_show("after-wake", picture),
-        };
-        shown.context("right after the wake")
-    }
-
     /// One S3 cycle that must leave `picture` on the screen and take this rig's [`Way`].
     pub(crate) fn sleep_keeping(&self, picture: &Image, wake: Wake) -> Result<SleepReport> {
         let before = self.resets()?;
         let report = self.guest.sleep(wake, || self.must_be_asleep())?;
-        self.must_still_show(picture)?;
+        self.server
+            .must_show("after-wake", picture)
+            .context("right after the wake")?;
         let after = self.resets()?;
         let reinstated = after.reinstatements - before.reinstatements;
         let frozen = after.frozen > before.frozen;
@@ -121,7 +122,6 @@ impl Rig {
             Way::Untouched => (0, false, false),
             Way::Reinstated => (1, true, false),
             Way::Requeued => (0, true, false),
-            Way::Redrawn => (0, false, true),
         };
         ensure!(
             (reinstated, frozen, full) == expected,
@@ -141,9 +141,8 @@ impl Rig {
 
     fn must_be_asleep(&self) -> Result<()> {
         let status = self.server.status()?;
-        let asleep = status["state"] == "asleep";
         ensure!(
-            asleep || self.way == Way::Redrawn,
+            status["state"] == "asleep",
             "the server takes a sleeping guest for {status}"
         );
         Ok(())
