@@ -5,27 +5,31 @@
 
 use std::fs::File;
 use std::io::Error as IoError;
+use std::mem;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::warn;
 use thiserror::Error;
-use virtio_gpu_s3::{ConfigError as GpuConfigError, Gpu, Image, NullDisplay, NullRenderer};
+use virtio_gpu_s3::{
+    ConfigError as GpuConfigError, Gpu, Image, NullDisplay, NullRenderer, Renderer,
+};
 use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{
     ConfigError as FunctionConfigError, Effect, Effects, FunctionConfig, Identity, ResetOutcome,
     ResetTicket, TransportConfig, VectorOwner, VirtioPciFunction,
 };
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::events::{Event, EventKind, EventLog, micros};
 use crate::interrupts::Interrupts;
-use crate::options::DeviceOptions;
+use crate::options::{Backend, DeviceOptions};
 use crate::screenshot::{ScreenshotError, save_png};
 use crate::status::{Sleep, SleepChange, Status};
+use crate::wakeup::Wakeup;
 use crate::worker::{Doorbells, Request, Worker, bit};
 
 /// Guest memory, replaced whole when the VMM maps or unmaps.
@@ -47,6 +51,10 @@ pub enum DeviceError {
     /// The GPU's configuration.
     #[error("Cannot make this GPU")]
     Gpu(#[source] GpuConfigError),
+    /// The renderer.
+    #[cfg(feature = "virgl")]
+    #[error("Cannot start the renderer")]
+    Renderer(#[source] virtio_gpu_s3::StartError),
     /// The function's configuration.
     #[error("Cannot make this PCI function")]
     Function(#[source] FunctionConfigError),
@@ -169,6 +177,11 @@ impl Shared {
         }
     }
 
+    pub(crate) fn discarded(&self, resources: usize, took_us: u64) {
+        self.events
+            .emit(EventKind::FullReset { resources, took_us });
+    }
+
     pub(crate) fn reinstated(&self, queues: usize, resources: usize) {
         let took_us = self.lock().last_frozen_reset.map_or(0, micros);
         self.events.emit(EventKind::Reinstated {
@@ -184,7 +197,8 @@ impl Shared {
 pub struct GpuDevice {
     shared: Arc<Shared>,
     doorbells: Arc<Doorbells>,
-    requests: Sender<Request>,
+    /// The one strong reference: the worker ends when it is gone, and the renderer with it.
+    requests: Arc<Sender<Request>>,
     memory: Memory,
 }
 
@@ -196,12 +210,11 @@ impl GpuDevice {
     pub fn new(options: &DeviceOptions) -> Result<Self, DeviceError> {
         let config = options.gpu.gpu_config().map_err(DeviceError::Gpu)?;
         let max_request = config.limits().max_command_bytes();
-        let gpu = Gpu::new(
-            config,
-            Box::new(NullRenderer::default()),
-            Box::new(NullDisplay),
-        )
-        .map_err(DeviceError::Gpu)?;
+        let (requests, receiver) = channel();
+        let requests = Arc::new(requests);
+        let wakeup = Arc::new(Wakeup::default());
+        let renderer = new_renderer(options.gpu.backend, &wakeup, &requests)?;
+        let gpu = Gpu::new(config, renderer, Box::new(NullDisplay)).map_err(DeviceError::Gpu)?;
         let function = VirtioPciFunction::new(function_config(options, &gpu))
             .map_err(DeviceError::Function)?;
         let shared = Arc::new(Shared {
@@ -217,13 +230,13 @@ impl GpuDevice {
         });
         let memory = Memory::new(GuestMemoryMmap::new());
         let doorbells = Arc::new(Doorbells::default());
-        let (requests, receiver) = channel();
         let worker = Worker::new(
             gpu,
             memory.clone(),
             shared.clone(),
             doorbells.clone(),
             receiver,
+            wakeup,
             max_request,
         );
         thread::Builder::new()
@@ -297,10 +310,19 @@ impl GpuDevice {
 
     /// Replaces guest memory. When this returns the old mappings are no longer touched.
     pub fn replace_memory(&self, memory: GuestMemoryMmap) {
+        let old = self.memory.memory();
         if let Ok(guard) = self.memory.lock() {
             guard.replace(memory);
         }
-        self.barrier();
+        let (reply, done) = sync_channel(1);
+        self.send(Request::MemoryReplaced(reply));
+        if done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            warn!(
+                "The device did not let go of unmapped guest memory within {PATIENCE:?}; it stays mapped"
+            );
+            // A renderer may still hold addresses in it.
+            mem::forget(old);
+        }
     }
 
     /// Events from now on.
@@ -414,6 +436,7 @@ impl GpuDevice {
                 state.sleep.driver_acted();
                 self.ring(bit(queue));
             }
+            Effect::Discard => self.send(Request::Discard),
             Effect::Freeze => self.send(Request::Freeze),
             Effect::Unfreeze => self.shared.events.emit(EventKind::Unfreeze),
             Effect::Suspend => self.send(Request::Suspend),
@@ -502,6 +525,37 @@ const DEVICE_TYPE_GPU: u16 = 16;
 const CLASS_DISPLAY_OTHER: [u8; 3] = [0x00, 0x80, 0x03];
 /// VIRTIO_GPU_F_CONTEXT_INIT requires VIRTIO_GPU_F_VIRGL (VIRTIO 1.4 §5.7.3).
 const GPU_FEATURE_DEPENDENCIES: [(u32, u32); 1] = [(4, 0)];
+
+fn new_renderer(
+    backend: Backend,
+    #[cfg_attr(
+        not(feature = "virgl"),
+        expect(unused_variables, reason = "2D has no fences")
+    )]
+    wakeup: &Arc<Wakeup>,
+    #[cfg_attr(
+        not(feature = "virgl"),
+        expect(unused_variables, reason = "2D has no fences")
+    )]
+    requests: &Arc<Sender<Request>>,
+) -> Result<Box<dyn Renderer>, DeviceError> {
+    match backend {
+        Backend::TwoD => Ok(Box::new(NullRenderer::default())),
+        #[cfg(feature = "virgl")]
+        Backend::Virgl => {
+            let (wakeup, requests) = (wakeup.clone(), Arc::downgrade(requests));
+            let wake = move || {
+                if let Some(requests) = requests.upgrade() {
+                    wakeup.wake(&requests);
+                }
+            };
+            let config = virtio_gpu_s3::RutabagaConfig::default();
+            virtio_gpu_s3::RutabagaRenderer::new(&config, wake)
+                .map(|renderer| Box::new(renderer) as Box<dyn Renderer>)
+                .map_err(DeviceError::Renderer)
+        }
+    }
+}
 
 fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
     let ring_features =

@@ -13,13 +13,16 @@ mod events;
 mod interrupts;
 mod options;
 mod screenshot;
+mod sleep_register;
 pub mod socket;
 mod status;
 pub mod vfio;
+mod wakeup;
 mod worker;
 
 pub use device::{DeviceError, GpuDevice, Memory, QUEUE_SIZES, VECTORS};
 pub use events::{Event, EventKind, EventLog};
 pub use options::{Backend, DeviceOptions, GpuOption, HoldList, OptionError, OutputSize, Switch};
 pub use screenshot::{ScreenshotError, encode_png};
+pub use sleep_register::{NotAsleep, SleepRegister, SleepRequest, SleepStatus, SleepTypes};
 pub use status::Status;

@@ -57,6 +57,16 @@ pub enum Backend {
     /// The device's own 2D path; needs nothing of the host.
     #[default]
     TwoD,
+    /// virglrenderer, on the host's OpenGL.
+    #[cfg(feature = "virgl")]
+    Virgl,
+}
+
+impl Backend {
+    #[cfg(feature = "virgl")]
+    const ALLOWED: &str = "2d and virgl are";
+    #[cfg(not(feature = "virgl"))]
+    const ALLOWED: &str = "2d is, and virgl in a build with that feature";
 }
 
 /// `on` or `off`.
@@ -146,7 +156,9 @@ impl GpuOption {
             "backend" => {
                 self.backend = match value {
                     "2d" => Backend::TwoD,
-                    _ => return Err(bad("backend", value, "2d is")),
+                    #[cfg(feature = "virgl")]
+                    "virgl" => Backend::Virgl,
+                    _ => return Err(bad("backend", value, Backend::ALLOWED)),
                 }
             }
             "outputs" => self.outputs = number("outputs", value, 16, "1 to 16 are")?,
@@ -287,7 +299,6 @@ mod tests {
                 "'width=0' is not allowed; a number of pixels from 1 to 32768 is",
             ),
             ("outputs=17", "'outputs=17' is not allowed; 1 to 16 are"),
-            ("backend=4d", "'backend=4d' is not allowed; 2d is"),
             (
                 "hostmem=0",
                 "'hostmem=0' is not allowed; a number of bytes such as 256M is",
@@ -301,6 +312,18 @@ mod tests {
             let error = text.parse::<GpuOption>().unwrap_err();
             assert_eq!(error.to_string(), message);
         }
+    }
+
+    #[test]
+    fn a_backend_that_this_build_lacks_is_refused() {
+        let error = "backend=4d".parse::<GpuOption>().unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("'backend=4d' is not allowed; 2d ")
+        );
+        let virgl = "backend=virgl".parse::<GpuOption>();
+        assert_eq!(virgl.is_ok(), cfg!(feature = "virgl"));
     }
 
     #[test]

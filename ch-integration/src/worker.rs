@@ -10,9 +10,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use log::trace;
+use log::{trace, warn};
 use virtio_gpu_s3::{
     Activation, Completed, Gpu, Image, Outcome, ResetKind as GpuResetKind, Response,
     Status as GpuStatus, Token,
@@ -24,6 +24,8 @@ use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, Que
 use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
 
 use crate::device::{Memory, QUEUE_SIZES, Shared};
+use crate::events::micros;
+use crate::wakeup::Wakeup;
 
 /// What the VMM's thread asks of the worker. Doorbells do not come this way: see [`Doorbells`].
 pub(crate) enum Request {
@@ -38,6 +40,7 @@ pub(crate) enum Request {
         ticket: ResetTicket,
         asked: Instant,
     },
+    Discard,
     Freeze,
     Suspend,
     Resume,
@@ -51,6 +54,10 @@ pub(crate) enum Request {
     Wake,
     /// Answer once everything asked before is done and no buffer is being processed.
     Barrier(SyncSender<()>),
+    /// Guest memory was replaced: answer once nothing touches the old mappings any more.
+    MemoryReplaced(SyncSender<()>),
+    /// A renderer signalled fences.
+    FencesSignalled,
     Inspect(SyncSender<GpuStatus>),
     Screenshot {
         scanout: u32,
@@ -91,6 +98,10 @@ impl Doorbells {
 /// keep a reset waiting.
 const BATCH: usize = 64;
 
+/// How long a sleep waits for the renderer before it is refused. The VMM's thread waits longer (`PATIENCE`); a frame
+/// of software rendering takes a tenth of it.
+const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
+
 type MemoryGuard = GuestMemoryLoadGuard<GuestMemoryMmap>;
 type Chain = DescriptorChain<MemoryGuard>;
 
@@ -118,6 +129,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     doorbells: Arc<Doorbells>,
     requests: Receiver<Request>,
+    wakeup: Arc<Wakeup>,
     queues: Vec<RunningQueue>,
     /// Whether the driver may be served: between activation and reset, and not while suspended.
     serving: bool,
@@ -137,6 +149,7 @@ impl Worker {
         shared: Arc<Shared>,
         doorbells: Arc<Doorbells>,
         requests: Receiver<Request>,
+        wakeup: Arc<Wakeup>,
         max_request: usize,
     ) -> Self {
         Self {
@@ -145,6 +158,7 @@ impl Worker {
             shared,
             doorbells,
             requests,
+            wakeup,
             queues: Vec::new(),
             serving: false,
             event_idx: false,
@@ -199,13 +213,19 @@ impl Worker {
                 ticket,
                 asked,
             } => self.reset(kind, ticket, asked),
+            Request::Discard => {
+                let start = Instant::now();
+                let resources = self.gpu.status().resources;
+                self.gpu.reset(GpuResetKind::Full);
+                self.shared.discarded(resources, micros(start));
+            }
             Request::Freeze => {
-                // What 2D holds is held already, so there is nothing to wait for but answers owed.
-                let honoured = self.gpu.quiesce().is_ok();
+                // What the device holds is held already, so there is nothing to wait for but answers owed.
+                let honoured = self.settle();
                 self.shared.freeze_done(honoured);
             }
             Request::Suspend => {
-                let suspended = self.gpu.quiesce().is_ok();
+                let suspended = self.settle();
                 self.serving = !suspended;
                 self.shared.suspend_done(suspended);
             }
@@ -226,6 +246,12 @@ impl Worker {
             Request::Wake => {}
             // Nobody waits any more where these fail: the VMM's thread gave up, or a person left.
             Request::Barrier(reply) => drop(reply.send(())),
+            Request::MemoryReplaced(reply) => {
+                self.follow_memory();
+                // Nobody waits any more where this fails.
+                let _ = reply.send(());
+            }
+            Request::FencesSignalled => self.answer_fences(),
             Request::Inspect(reply) => drop(reply.send(self.gpu.status())),
             Request::Screenshot {
                 scanout,
@@ -234,6 +260,22 @@ impl Worker {
             } => {
                 drop(reply.send(self.gpu.scanout_image(scanout, cursor)));
             }
+        }
+    }
+
+    fn follow_memory(&mut self) {
+        let memory = self.memory.memory();
+        if let Err(error) = self.gpu.memory_changed(&*memory) {
+            warn!("Resources have lost guest memory that was unmapped: {error}");
+        }
+    }
+
+    /// Opening rings every doorbell, and serving those looks for fences too.
+    fn answer_fences(&mut self) {
+        self.wakeup.take();
+        if self.serving && self.doorbells.is_open() {
+            let memory = self.memory.memory();
+            self.finish_deferred(&memory);
         }
     }
 
@@ -274,8 +316,13 @@ impl Worker {
 
     fn reset(&mut self, kind: ResetKind, ticket: ResetTicket, asked: Instant) {
         let before = self.gpu.status();
-        let memory = self.memory.memory();
-        self.finish_deferred(&memory);
+        // Before the rings' positions are noted, as answers move them.
+        let quiet = if kind == ResetKind::Frozen {
+            self.settle()
+        } else {
+            self.finish_deferred(&self.memory.memory());
+            false
+        };
         let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
         for running in self.queues.drain(..) {
             if let Some(position) = positions.get_mut(usize::from(running.index)) {
@@ -286,8 +333,7 @@ impl Worker {
         self.serving = false;
         self.ready = 0;
         self.deferred.clear();
-        let quiet = self.gpu.quiesce().is_ok();
-        let (kind, outcome) = if kind == ResetKind::Frozen && quiet {
+        let (kind, outcome) = if quiet {
             (GpuResetKind::Frozen, ResetOutcome::Done(&positions))
         } else {
             (GpuResetKind::Full, ResetOutcome::StateLost)
@@ -296,6 +342,26 @@ impl Worker {
         self.shared.update_config(&self.gpu.config_space());
         self.shared
             .reset_done(ticket, outcome, before.resources, asked);
+    }
+
+    /// Waits until every request taken is answered, at most [`QUIESCE_LIMIT`]. Takes no further one. Returns whether
+    /// that was reached.
+    fn settle(&mut self) -> bool {
+        let memory = self.memory.memory();
+        let start = Instant::now();
+        loop {
+            self.wakeup.take();
+            self.finish_deferred(&memory);
+            let Err(outstanding) = self.gpu.quiesce() else {
+                return true;
+            };
+            let left = QUIESCE_LIMIT.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                warn!("The device cannot sleep: {outstanding}");
+                return false;
+            }
+            self.wakeup.wait(left);
+        }
     }
 
     /// One batch from each queue that has work.

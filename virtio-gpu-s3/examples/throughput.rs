@@ -20,10 +20,13 @@ use virtio_gpu_s3::{
 
 const WIDTH: u32 = 1920;
 const HEIGHT: u32 = 1080;
-const FRAME_BYTES: usize = 1920 * 1080 * 4;
+const FRAME: u32 = 1920 * 1080 * 4;
+const FRAME_BYTES: usize = FRAME as usize;
+const RAM_BYTES: usize = 96 << 20;
 /// Enough that no cache holds them all.
 const FRAMES: u32 = 8;
-const RUN: Duration = Duration::from_millis(700);
+const RUN: Duration = Duration::from_millis(150);
+const ROUNDS: usize = 6;
 
 fn main() {
     for (layout, name) in [
@@ -31,18 +34,36 @@ fn main() {
         (Layout::Pages, "4 KiB pages"),
     ] {
         let (mut driver, buffers) = driver(layout);
-        let copied = memcpy_frames();
-        let moved = transfer_frames(&mut driver);
+        let row = [GuestBuffer::of(&[(0, FRAME)])];
+        let (mut whole, mut pieces, mut moved) = (0.0_f64, 0.0_f64, 0.0_f64);
+        // In turn, and the best of each: what else the machine does hits all three.
+        for _ in 0..ROUNDS {
+            whole = whole.max(copy_frames(&row));
+            pieces = pieces.max(copy_frames(&buffers));
+            moved = moved.max(transfer_frames(&mut driver));
+        }
         println!(
-            "1080p frames, {name}: {moved:.1} GB/s, memcpy {copied:.1} GB/s, ratio {:.2}",
-            moved / copied
+            "1080p frames, {name}: {moved:.1} GB/s; memcpy of the same pieces {pieces:.1}, ratio \
+             {:.2}; of whole frames {whole:.1}, ratio {:.2}",
+            moved / pieces,
+            moved / whole
         );
         for size in [64, 16] {
-            let rate = rects(&mut driver, size);
+            let rounds = (0..ROUNDS).map(|_| rects(&mut driver, size));
+            let rate = rounds.fold(0.0, f64::max);
             println!("{size}x{size} rects, {name}: {rate:.2} M/s");
         }
-        drop(buffers);
+        println!("1080p screenshot: {:.1} ms", screenshot(&mut driver));
     }
+}
+
+/// Milliseconds for a screenshot.
+fn screenshot(driver: &mut GpuDriver) -> f64 {
+    driver.set_scanout(0, 1, Rect::sized(WIDTH, HEIGHT));
+    let rate = rate(|_| {
+        black_box(driver.gpu().scanout_image(0, true));
+    });
+    1e3 / rate
 }
 
 fn driver(layout: Layout) -> (GpuDriver, Vec<GuestBuffer>) {
@@ -53,7 +74,7 @@ fn driver(layout: Layout) -> (GpuDriver, Vec<GuestBuffer>) {
     let renderer = Box::new(NullRenderer::default());
     let mut gpu = Gpu::new(config.unwrap(), renderer, Box::new(NullDisplay)).unwrap();
     gpu.activate(gpu.device_features(), Activation::Fresh);
-    let mut driver = GpuDriver::with_gpu(gpu, 96 << 20);
+    let mut driver = GpuDriver::with_gpu(gpu, RAM_BYTES);
     let buffers = (1..=FRAMES).map(|id| {
         let buffer = driver.ram.alloc(FRAME_BYTES, layout);
         driver.ram.write(&buffer, 0, &pattern(id, FRAME_BYTES));
@@ -81,15 +102,28 @@ fn rate(mut step: impl FnMut(u32)) -> f64 {
     f64::from(count) / start.elapsed().as_secs_f64()
 }
 
-fn memcpy_frames() -> f64 {
-    let sources: Vec<_> = (0..FRAMES).map(|seed| pattern(seed, FRAME_BYTES)).collect();
-    let mut targets = vec![vec![0_u8; FRAME_BYTES]; sources.len()];
+/// Plain copies of as many frames, each in the pieces of a buffer.
+fn copy_frames(buffers: &[GuestBuffer]) -> f64 {
+    let memory = pattern(1, RAM_BYTES);
+    let mut targets = vec![vec![0_u8; FRAME_BYTES]; FRAMES as usize];
     let rate = rate(|count| {
         let index = (count % FRAMES) as usize;
-        if let (Some(target), Some(source)) = (targets.get_mut(index), sources.get(index)) {
-            target.copy_from_slice(source);
-            black_box(&target);
+        let buffer = &buffers[index % buffers.len()];
+        // A single buffer stands for a row of them.
+        let shift = if buffers.len() == 1 {
+            index * FRAME_BYTES
+        } else {
+            0
+        };
+        let mut rest = targets[index].as_mut_slice();
+        for entry in buffer.entries() {
+            let from = shift + usize::try_from(entry.addr.get()).unwrap();
+            let length = rest.len().min(entry.length.get() as usize);
+            let (head, tail) = rest.split_at_mut(length);
+            head.copy_from_slice(&memory[from..from + length]);
+            rest = tail;
         }
+        black_box(&targets);
     });
     rate * FRAME_BYTES as f64 / 1e9
 }

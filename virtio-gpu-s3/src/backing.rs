@@ -106,6 +106,22 @@ impl Backing {
         Ok(backing)
     }
 
+    /// A backing of ranges that another device had, `None` if one wraps around.
+    pub(crate) fn of_ranges(ranges: &[(u64, u64)]) -> Option<Self> {
+        let mut backing = Self::default();
+        for (address, len) in ranges {
+            backing.push(*address, *len)?;
+        }
+        backing.segments.shrink_to_fit();
+        Some(backing)
+    }
+
+    /// Guest address and length of each range.
+    pub(crate) fn ranges(&self) -> Vec<(u64, u64)> {
+        let segments = self.segments.iter();
+        segments.map(|it| (it.address, it.len)).collect()
+    }
+
     fn push(&mut self, address: u64, len: u64) -> Option<()> {
         let offset = self.len;
         let end = offset.checked_add(len)?;

@@ -74,6 +74,10 @@ pub enum Command<'a> {
         rect: Rect,
         layout: BlobLayout,
     },
+    /// `RESOURCE_MAP_BLOB`
+    ResourceMapBlob { resource_id: u32, offset: u64 },
+    /// `RESOURCE_UNMAP_BLOB`
+    ResourceUnmapBlob { resource_id: u32 },
     /// A command of the cursor queue
     Cursor(CursorCommand),
     /// A command that needs `VIRTIO_GPU_F_VIRGL`
@@ -224,6 +228,10 @@ impl<'a> Request<'a> {
             CommandId::MOVE_CURSOR => self.move_cursor().map(Command::Cursor),
             CommandId::RESOURCE_CREATE_BLOB => self.resource_create_blob(),
             CommandId::SET_SCANOUT_BLOB => self.set_scanout_blob(),
+            CommandId::RESOURCE_MAP_BLOB => self.resource_map_blob(),
+            CommandId::RESOURCE_UNMAP_BLOB => {
+                self.resource(|resource_id| Command::ResourceUnmapBlob { resource_id })
+            }
             _ => self.rendering().map(Command::Rendering),
         }
     }
@@ -407,6 +415,14 @@ impl<'a> Request<'a> {
                 stride: stride.get(),
                 offset: offset.get(),
             },
+        })
+    }
+
+    fn resource_map_blob(self) -> Result<Command<'a>, GuestError> {
+        let body: &wire::ResourceMapBlob = self.body()?;
+        Ok(Command::ResourceMapBlob {
+            resource_id: body.resource_id.get(),
+            offset: body.offset.get(),
         })
     }
 

@@ -67,7 +67,7 @@ pub struct OutputConfig {
 /// What a guest may make the host hold. Each is checked before anything is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of pixels, scanout copies and backing tables, all resources together.
+    /// Bytes of pixels, scanout copies, backing tables and attachments to contexts, all together.
     pub max_host_bytes: u64,
     /// Resources alive or retained at a time.
     pub max_resources: usize,

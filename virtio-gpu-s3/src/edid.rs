@@ -4,7 +4,8 @@
 //!
 //! The base block's detailed timing has 12 bits for the active pixels and 16 bits (of 10 kHz) for
 //! the clock, which ends short of 4096 pixels; a DisplayID 1.3 type I timing has 16 and 24 bits.
-//! Linux reads both and takes either as preferred.
+//! EDID 1.4 wants a preferred timing in its base block all the same, so there is a smaller mode of
+//! the same shape then; Linux takes the larger of two preferred ones.
 
 use crate::config::OutputConfig;
 
@@ -13,16 +14,42 @@ const BLOCK_BYTES: usize = 128;
 const REFRESH_HZ: u64 = 60;
 /// Pixels per metre of a display of 96 dots per inch.
 const PIXELS_PER_METRE: u64 = 3780;
+/// The largest display whose size the base block can tell, in centimetres a byte.
+const MAX_MILLIMETRES: u64 = 2550;
 
 /// The EDID of `output`, 128 or 256 bytes.
 pub(crate) fn edid(index: usize, output: OutputConfig) -> Vec<u8> {
     let timing = Timing::reduced_blanking(output);
-    let detailed = timing.detailed();
-    let mut block = base_block(index, &timing, detailed);
-    if detailed.is_none() {
+    let (detailed, extended) = match timing.detailed() {
+        Some(detailed) => (detailed, false),
+        None => (smaller(output, timing.millimetres), true),
+    };
+    let mut block = base_block(index, &timing, detailed, extended);
+    if extended {
         block.extend(display_id_block(&timing));
     }
     block
+}
+
+/// The largest half, quarter, … of `output` that the base block can hold.
+fn smaller(output: OutputConfig, millimetres: (u64, u64)) -> [u8; 18] {
+    let halves = (1..u32::BITS).map_while(|halvings| {
+        let half = |pixels: u32| pixels.checked_shr(halvings).filter(|pixels| *pixels > 0);
+        Some(OutputConfig {
+            width: half(output.width)?,
+            height: half(output.height)?,
+        })
+    });
+    halves
+        .map(Timing::reduced_blanking)
+        .find_map(|timing| {
+            let on_the_same_glass = Timing {
+                millimetres,
+                ..timing
+            };
+            on_the_same_glass.detailed()
+        })
+        .unwrap_or(UNUSED_DESCRIPTOR)
 }
 
 /// Timing with CVT reduced blanking (version 1).
@@ -44,6 +71,11 @@ impl Timing {
     const V_FRONT: u64 = 3;
     const V_SYNC: u64 = 6;
 
+    /// Readers take a pixel clock below 10 MHz for rubbish, so the smallest modes are blank most
+    /// of the time.
+    const MIN_CLOCK_HZ: u64 = 10_000_000;
+    const MIN_LINES: u64 = 80;
+
     fn reduced_blanking(output: OutputConfig) -> Self {
         let (width, height) = (u64::from(output.width), u64::from(output.height));
         // At least 460 µs of every 16 667 µs are blank.
@@ -51,14 +83,24 @@ impl Timing {
         let v_blank = blank
             .saturating_add(1)
             .max(Self::V_FRONT + Self::V_SYNC + 6);
-        let total = width
-            .saturating_add(Self::H_BLANK)
-            .saturating_mul(height.saturating_add(v_blank));
-        let millimetres = |pixels: u64| pixels.saturating_mul(1000).div_ceil(PIXELS_PER_METRE);
+        let v_blank = v_blank.max(Self::MIN_LINES.saturating_sub(height));
+        let lines = height.saturating_add(v_blank);
+        let least = Self::MIN_CLOCK_HZ.div_ceil(lines.saturating_mul(REFRESH_HZ).max(1));
+        let columns = width.saturating_add(Self::H_BLANK).max(least);
+        let total = columns.saturating_mul(lines);
+        let densest = width
+            .max(height)
+            .saturating_mul(1000)
+            .div_ceil(MAX_MILLIMETRES);
+        let density = densest.max(PIXELS_PER_METRE);
+        let millimetres = |pixels: u64| {
+            let millimetres = pixels.saturating_mul(1000).checked_div(density);
+            millimetres.unwrap_or_default().max(1)
+        };
         Self {
             width,
             height,
-            h_blank: Self::H_BLANK,
+            h_blank: columns.saturating_sub(width),
             v_blank,
             clock: total.saturating_mul(REFRESH_HZ).div_ceil(10_000),
             millimetres: (millimetres(width), millimetres(height)),
@@ -108,8 +150,8 @@ fn split12(value: u64) -> Option<(u8, u8)> {
 /// The display descriptors of EDID 1.4 §3.10.3 that no timing fills.
 const UNUSED_DESCRIPTOR: [u8; 18] = [0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-fn base_block(index: usize, timing: &Timing, detailed: Option<[u8; 18]>) -> Vec<u8> {
-    let centimetres = |mm: u64| u8::try_from(mm / 10).unwrap_or(u8::MAX);
+fn base_block(index: usize, timing: &Timing, detailed: [u8; 18], extended: bool) -> Vec<u8> {
+    let centimetres = |mm: u64| u8::try_from(mm.div_ceil(10)).unwrap_or(u8::MAX);
     let mut block = Vec::with_capacity(2 * BLOCK_BYTES);
     block.extend([0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0]);
     // "VGS", three letters of five bits; product code; serial number; made in week 1 of 2026.
@@ -134,11 +176,11 @@ fn base_block(index: usize, timing: &Timing, detailed: Option<[u8; 18]>) -> Vec<
     // No established timing; eight unused standard timings.
     block.extend([0, 0, 0]);
     block.extend([1; 16]);
-    block.extend(detailed.unwrap_or(UNUSED_DESCRIPTOR));
+    block.extend(detailed);
     block.extend(*b"\0\0\0\xfc\0Virtio GPU S3");
     block.extend(UNUSED_DESCRIPTOR);
     block.extend(UNUSED_DESCRIPTOR);
-    block.push(u8::from(detailed.is_none()));
+    block.push(u8::from(extended));
     push_checksum(&mut block, 0);
     block
 }
@@ -151,6 +193,10 @@ fn display_id_block(timing: &Timing) -> Vec<u8> {
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     // Extension tag; DisplayID 1.3; bytes in the section; a standalone display; no more sections.
     block.extend([0x70, 0x13, 121, 3, 0]);
+    // Product identification, which comes first: as in the base block.
+    block.extend([0x00, 0, 12]);
+    block.extend(*b"VGS");
+    block.extend([0x01, 0x00, 0, 0, 0, 0, 1, 26, 0]);
     // Type I timing data block, revision 0, one timing of 20 bytes.
     block.extend([0x03, 0, 20]);
     block.extend([clock_low, clock_middle, clock_high]);
@@ -170,11 +216,26 @@ fn display_id_block(timing: &Timing) -> Vec<u8> {
     ] {
         block.extend(field(value).to_le_bytes());
     }
+    push_display(&mut block, timing);
     block.resize(BLOCK_BYTES - 2, 0);
     // The section has its own checksum, over everything but the extension tag.
     push_checksum(&mut block, 1);
     push_checksum(&mut block, 0);
     block
+}
+
+/// The other blocks that DisplayID 1.3 §3.1 wants of a standalone display.
+fn push_display(block: &mut Vec<u8>, timing: &Timing) {
+    // Display parameters: size in tenths of a millimetre, pixels, gamma 2.2, 8 bits a component.
+    block.extend([0x01, 0, 12]);
+    let (wide, high) = timing.millimetres;
+    let tenths = |millimetres: u64| millimetres.saturating_mul(10);
+    for value in [tenths(wide), tenths(high), timing.width, timing.height] {
+        block.extend(u16::try_from(value).unwrap_or(u16::MAX).to_le_bytes());
+    }
+    block.extend([0, 120, 0, 0x77]);
+    // Interface features: DisplayPort of four lanes, RGB of 8 bits a component.
+    block.extend([0x0f, 0, 10, 0xa4, 0x11, 0x02, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 fn push_checksum(block: &mut Vec<u8>, from: usize) {
@@ -230,6 +291,18 @@ mod tests {
     }
 
     #[test]
+    fn every_pixel_clock_is_one_that_readers_believe() {
+        for (width, height) in [(16, 16), (16, 4000), (4000, 16), (200, 150), (64, 64)] {
+            let edid = edid_of(width, height);
+            assert!(u16::from_le_bytes([edid[54], edid[55]]) >= 1000);
+            let h_total = width + u32::from(edid[57]) + (u32::from(edid[58] & 15) << 8);
+            let v_total = height + u32::from(edid[60]) + (u32::from(edid[61] & 15) << 8);
+            let clock = u32::from(u16::from_le_bytes([edid[54], edid[55]])) * 10_000;
+            assert_eq!((clock + h_total * v_total / 2) / (h_total * v_total), 60);
+        }
+    }
+
+    #[test]
     fn a_mode_too_large_for_the_base_block_is_a_display_id_timing() {
         for (width, height) in [
             (4096_u16, 2160_u16),
@@ -242,7 +315,13 @@ mod tests {
             assert_eq!(block[0], 0x70);
             assert_eq!(sum(&block[1..127]), 0);
             let field = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]) + 1;
-            assert_eq!((field(12), field(20)), (width, height));
+            assert_eq!((field(27), field(35)), (width, height));
+            // A smaller mode of the same shape stands in the base block.
+            let timing = &edid[54..72];
+            let pair = |low: usize, high: u8| u32::from(timing[low]) | u32::from(high) << 8;
+            let small = (pair(2, timing[4] >> 4), pair(5, timing[7] >> 4));
+            assert_eq!(small.0 * u32::from(height), small.1 * u32::from(width));
+            assert!(u32::from(width) / small.0 <= 8);
         }
     }
 

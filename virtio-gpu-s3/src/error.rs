@@ -4,6 +4,7 @@
 
 use thiserror::Error;
 
+use crate::host_visible::MapError;
 use crate::protocol::{CommandId, Queue, ResponseType};
 use crate::renderer::RendererError;
 use crate::status::ErrorKind;
@@ -159,6 +160,9 @@ pub(crate) enum CommandError {
     /// The host's: its renderer failed a request that was in order.
     #[error(transparent)]
     Renderer(#[from] RendererError),
+    /// The host's: it could not map what is in order.
+    #[error(transparent)]
+    Map(#[from] MapError),
 }
 
 impl CommandError {
@@ -166,14 +170,14 @@ impl CommandError {
         match self {
             Self::Guest(error) => error.response(),
             Self::Renderer(RendererError::OutOfMemory { .. }) => ResponseType::ERR_OUT_OF_MEMORY,
-            Self::Renderer(_) => ResponseType::ERR_UNSPEC,
+            Self::Renderer(_) | Self::Map(_) => ResponseType::ERR_UNSPEC,
         }
     }
 
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Guest(error) => error.kind(),
-            Self::Renderer(_) => ErrorKind::Renderer,
+            Self::Renderer(_) | Self::Map(_) => ErrorKind::Host,
         }
     }
 }

@@ -25,8 +25,9 @@ pub enum Timeline {
 
 /// A fence as the renderer knows it.
 ///
-/// The numbers are this device's own and count from 1 on each timeline; the guest's may use all
-/// 64 bits, which virglrenderer does not.
+/// The numbers are this device's own, from 1 up, and none is ever used twice, so that a late signal
+/// for a context that is gone means nothing to its successor. (The guest's numbers may use all 64
+/// bits, which virglrenderer does not.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fence {
     /// Its timeline.
@@ -59,7 +60,7 @@ struct Pending {
 #[derive(Debug, Default)]
 pub(crate) struct Fences {
     waiting: BTreeMap<Timeline, VecDeque<Pending>>,
-    next_id: BTreeMap<Timeline, u64>,
+    last_fence: u64,
     ready: VecDeque<Completed>,
     last_token: u64,
 }
@@ -84,9 +85,11 @@ impl Fences {
 
     /// The next fence for the renderer to create on `timeline`.
     pub(crate) fn next(&mut self, timeline: Timeline) -> Fence {
-        let id = self.next_id.entry(timeline).or_insert(0);
-        *id = id.saturating_add(1);
-        Fence { timeline, id: *id }
+        self.last_fence = self.last_fence.saturating_add(1);
+        Fence {
+            timeline,
+            id: self.last_fence,
+        }
     }
 
     /// Keeps an answer until `fence` signals, or if `None`, until those before it are answered.

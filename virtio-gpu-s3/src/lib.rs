@@ -57,6 +57,7 @@
 pub mod command;
 pub mod protocol;
 pub mod renderer;
+pub mod saved_state;
 
 mod backing;
 mod config;
@@ -66,6 +67,7 @@ mod edid;
 mod error;
 mod fence;
 mod geometry;
+mod host_visible;
 mod pixel;
 mod resource;
 mod response;
@@ -80,7 +82,10 @@ pub use display::{CursorImage, DisplaySink, NullDisplay, ScanoutMode};
 pub use error::GuestError;
 pub use fence::{Completed, Fence, Timeline, Token};
 pub use geometry::Rect;
+pub use host_visible::{HOST_VISIBLE_SHM_ID, HostVisible, MapError};
 pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat};
 pub use renderer::{NullControl, NullRenderer, Renderer, RendererError};
+#[cfg(feature = "virgl")]
+pub use renderer::{RutabagaConfig, RutabagaRenderer, StartError};
 pub use response::Response;
 pub use status::{Counters, ErrorCounters, ErrorKind, ScanoutStatus, Status};

@@ -254,6 +254,15 @@ mod tests {
     }
 
     #[test]
+    fn there_is_no_pixel_outside_an_image() {
+        let image = Image::black(3, 2);
+        assert_eq!(image.pixel(2, 1), Some([0, 0, 0, 255]));
+        for (x, y) in [(3, 0), (0, 2), (u32::MAX, 0), (0, u32::MAX)] {
+            assert_eq!(image.pixel(x, y), None);
+        }
+    }
+
+    #[test]
     fn a_transparent_cursor_pixel_keeps_what_is_below() {
         assert_eq!(over([0, 0, 0, 0], [1, 2, 3, 255]), [1, 2, 3, 255]);
         assert_eq!(over([9, 8, 7, 255], [1, 2, 3, 255]), [9, 8, 7, 255]);

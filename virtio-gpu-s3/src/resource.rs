@@ -303,6 +303,13 @@ impl Resources {
         Some(resource)
     }
 
+    /// Keeps one resource as if over a frozen reset.
+    pub(crate) fn retain(&mut self, id: u32) {
+        if let Some(resource) = self.by_id.get_mut(&id) {
+            resource.retention = Retention::Retained;
+        }
+    }
+
     pub(crate) fn set_retention(&mut self, retention: Retention) {
         for resource in self.by_id.values_mut() {
             resource.retention = retention;

@@ -74,6 +74,7 @@ pub(crate) enum Reply {
     Uuid([u8; 16]),
     CapsetInfo(wire::RespCapsetInfo),
     Capset(Vec<u8>),
+    MapInfo(wire::RespMapInfo),
 }
 
 impl Reply {
@@ -85,6 +86,7 @@ impl Reply {
             Self::Uuid(_) => ResponseType::OK_RESOURCE_UUID,
             Self::CapsetInfo(_) => ResponseType::OK_CAPSET_INFO,
             Self::Capset(_) => ResponseType::OK_CAPSET,
+            Self::MapInfo(_) => ResponseType::OK_MAP_INFO,
         }
     }
 
@@ -96,6 +98,7 @@ impl Reply {
             Self::Uuid(uuid) => uuid,
             Self::CapsetInfo(info) => info.as_bytes(),
             Self::Capset(bytes) => bytes,
+            Self::MapInfo(info) => info.as_bytes(),
         }
     }
 }
@@ -118,6 +121,8 @@ mod tests {
             let mut response = Response::new(room);
             response.set(&header, &[7; 10]);
             assert_eq!((response.bytes().len(), response.lost()), (kept, lost));
+            response.restart(room);
+            assert_eq!((response.bytes(), response.lost()), (&[][..], 0));
         }
     }
 }

@@ -25,8 +25,8 @@ pub enum ErrorKind {
     Memory,
     /// A limit of the device.
     Limit,
-    /// The host's renderer failed.
-    Renderer,
+    /// The host failed: its renderer, or a mapping.
+    Host,
 }
 
 impl ErrorKind {
@@ -42,7 +42,7 @@ impl ErrorKind {
         Self::Parameter,
         Self::Memory,
         Self::Limit,
-        Self::Renderer,
+        Self::Host,
     ];
 }
 

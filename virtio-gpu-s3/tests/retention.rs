@@ -65,6 +65,7 @@ fn a_reset_without_a_hold_destroys_every_resource() {
     let (mut driver, _) = with_state();
     driver.gpu().reset(ResetKind::Full);
     let status = driver.gpu().status();
+    assert_eq!(status.counters.full_resets, 1);
     assert_eq!((status.resources, status.host_bytes), (0, 0));
     assert_eq!(status.scanouts[0].resource_id, None);
     assert!(!status.scanouts[0].cursor);

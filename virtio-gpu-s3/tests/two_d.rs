@@ -125,6 +125,7 @@ fn damage_alone_keeps_the_screen_right() {
         assert_eq!(screen.take_flushes(), [(0, rect)]);
         assert_eq!(screen.image(0), driver.gpu().scanout_image(0, false));
     }
+    assert_eq!(driver.gpu().status().counters.flushes, 41);
 }
 
 #[test]

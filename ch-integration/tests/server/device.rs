@@ -196,3 +196,43 @@ fn a_reboot_under_a_hold_is_told_by_the_sizing_of_bars() {
     vmm.start_driver();
     assert_eq!(display_info(&mut vmm)[..4], RESP_OK_DISPLAY_INFO);
 }
+
+/// Trap 1 of the design notes: a doorbell that rings while the function may not touch memory.
+#[test]
+fn a_doorbell_lost_while_bus_mastering_was_off_is_made_up_for() {
+    let (server, mut vmm) = start();
+    display_info(&mut vmm);
+    vmm.write_config(pci::COMMAND.into(), &[2, 0]);
+    vmm.publish(0, 2);
+    vmm.ring(0);
+    let counters = server.device.status().unwrap().counters;
+    assert_eq!(
+        (counters.commands, counters.transport.notifications_ignored),
+        (1, 1)
+    );
+    vmm.write_config(pci::COMMAND.into(), &[6, 0]);
+    wait_until("the buffer to be used", || vmm.used(0) == 2);
+    wait_until("its interrupt", || vmm.irqs[1].read().is_ok());
+}
+
+/// Linux's virtio-gpu bound again to a device that virtio-pci kept: it looks for shared memory in mid-negotiation.
+#[test]
+fn a_driver_bound_anew_meets_nothing_of_the_one_before_and_works() {
+    let (server, mut vmm) = start();
+    let mut create = [0; 40];
+    create[..2].copy_from_slice(&[0x01, 0x01]);
+    for (at, value) in [(24, 7u32), (28, 1), (32, 64), (36, 64)] {
+        create[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+    assert_eq!(vmm.command(0, &create, 24)[..4], 0x1100u32.to_le_bytes());
+    vmm.reset_driver();
+    assert_eq!(server.device.status().unwrap().resources, 1);
+    vmm.negotiate();
+    vmm.read_config(0, &mut [0; 256]);
+    assert_eq!(vmm.status(), DeviceStatus(0xb));
+    wait_until("the resource to go", || {
+        server.device.status().unwrap().resources == 0
+    });
+    vmm.start_driver();
+    assert_eq!(vmm.command(0, &create, 24)[..4], 0x1100u32.to_le_bytes());
+}

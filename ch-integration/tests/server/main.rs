@@ -10,4 +10,6 @@
 mod connection;
 mod control;
 mod device;
+#[cfg(feature = "virgl")]
+mod virgl;
 mod vmm;

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ch_integration::socket::listen;
-use ch_integration::{DeviceOptions, GpuDevice, GpuOption, VECTORS, vfio};
+use ch_integration::{DeviceOptions, GpuDevice, VECTORS, vfio};
 use tempfile::TempDir;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_CONFIG_REGION_INDEX,
@@ -42,8 +42,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With the value of `--gpu`.
+    pub(crate) fn start_with(gpu: &str) -> Self {
         let options = DeviceOptions {
-            gpu: GpuOption::default(),
+            gpu: gpu.parse().unwrap(),
             retention: Retention::On {
                 sources: HoldSources::ALL,
                 no_soft_reset: true,

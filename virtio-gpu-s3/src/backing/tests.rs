@@ -119,6 +119,25 @@ fn rows_that_end_past_the_backing_are_refused_and_leave_the_target_alone() {
 }
 
 #[test]
+fn pieces_cover_exactly_what_is_asked_up_to_the_end() {
+    let mem = memory();
+    let entries = [entry(0x100, 10), entry(0x300, 10), entry(0x200, 10)];
+    let backing = Backing::new(&entries, &mem).unwrap();
+    for (offset, len, expected) in [
+        (0, 30, &[(0x100, 10), (0x300, 10), (0x200, 10)][..]),
+        (9, 2, &[(0x109, 1), (0x300, 1)]),
+        (10, 10, &[(0x300, 10)]),
+        (29, 1, &[(0x209, 1)]),
+        (30, 0, &[]),
+    ] {
+        assert_eq!(backing.pieces(offset, len).unwrap(), expected);
+    }
+    for (offset, len) in [(30, 1), (0, 31), (u64::MAX, 1), (1, u64::MAX)] {
+        backing.pieces(offset, len).unwrap_err();
+    }
+}
+
+#[test]
 fn memory_that_was_unplugged_since_is_an_error() {
     let backing = Backing::new(&[entry(0x10000, 16)], &memory()).unwrap();
     let smaller = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
@@ -130,5 +149,14 @@ fn memory_that_was_unplugged_since_is_an_error() {
     };
     backing
         .read_rows(&smaller, rows, &mut [0; 16], 16)
+        .unwrap_err();
+    let apart = Rows {
+        stride: 8,
+        len: 4,
+        count: 2,
+        ..rows
+    };
+    backing
+        .read_rows(&smaller, apart, &mut [0; 16], 8)
         .unwrap_err();
 }

@@ -84,7 +84,7 @@ impl Gpu {
             BLOB_MEM_HOST3D_GUEST if renders => {}
             _ => return refuse("blob_mem", blob_mem.into()),
         }
-        if blob_flags & BLOB_FLAG_USE_MAPPABLE != 0 {
+        if self.host_visible.is_none() && blob_flags & BLOB_FLAG_USE_MAPPABLE != 0 {
             return refuse("blob_flags", blob_flags.into());
         }
         self.context(ctx_id)?;

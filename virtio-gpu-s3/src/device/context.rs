@@ -23,6 +23,10 @@ pub(super) struct Context {
     pub(super) retention: Retention,
 }
 
+/// Host memory that an attachment is counted with: an entry of a set and its share of a node.
+/// Contexts times resources is a number that a guest chooses.
+pub(super) const ATTACHMENT_BYTES: u64 = 32;
+
 /// The part of `context_init` that names a capset (VIRTIO 1.4 §5.7.6.9).
 const CONTEXT_INIT_CAPSET_ID_MASK: u32 = 0xff;
 
@@ -105,9 +109,11 @@ impl Gpu {
         if attached {
             return Ok(Reply::NoData);
         }
+        self.make_room(resource_id, ATTACHMENT_BYTES, 0)?;
         self.promote(resource_id, memory)?;
         self.renderer.attach_resource(ctx_id, resource_id)?;
         self.context(ctx_id)?.attached.insert(resource_id);
+        self.resources.charge(ATTACHMENT_BYTES);
         Ok(Reply::NoData)
     }
 
@@ -119,6 +125,7 @@ impl Gpu {
     ) -> Result<Reply, CommandError> {
         self.resources.name(resource_id)?;
         if self.context(ctx_id)?.attached.remove(&resource_id) {
+            self.resources.refund(ATTACHMENT_BYTES);
             self.renderer.detach_resource(ctx_id, resource_id)?;
         }
         Ok(Reply::NoData)
@@ -138,12 +145,13 @@ impl Gpu {
             return;
         };
         for resource_id in context.attached {
+            self.resources.refund(ATTACHMENT_BYTES);
             if self.renderer.detach_resource(id, resource_id).is_err() {
-                self.counters.errors.count(ErrorKind::Renderer);
+                self.counters.errors.count(ErrorKind::Host);
             }
         }
         if self.renderer.destroy_context(id).is_err() {
-            self.counters.errors.count(ErrorKind::Renderer);
+            self.counters.errors.count(ErrorKind::Host);
         }
         self.fences.finish_context(id);
     }

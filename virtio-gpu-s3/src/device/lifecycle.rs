@@ -84,6 +84,7 @@ impl Gpu {
             events_read,
             resources: _,
             contexts: _,
+            mappings: _,
             scanouts: _,
             fences,
             // A UUID is never given twice, not even to two guests in turn.
@@ -91,6 +92,7 @@ impl Gpu {
             counters,
             renderer: _,
             display: _,
+            host_visible: _,
         } = self;
         *negotiated = 0;
         let abandoned = fences.len() as u64;

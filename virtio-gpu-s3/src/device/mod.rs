@@ -5,9 +5,14 @@
 mod blob;
 mod context;
 mod cursor;
+#[cfg(any(test, feature = "test-utils"))]
+mod invariants;
 mod lifecycle;
+mod mapping;
 mod query;
+mod restore;
 mod room;
+mod save;
 mod scanout;
 mod three_d;
 mod two_d;
@@ -24,6 +29,7 @@ use crate::config::{ConfigError, GpuConfig, OutputConfig};
 use crate::display::DisplaySink;
 use crate::error::{CommandError, GuestError};
 use crate::fence::{Completed, Fences, Timeline, Token};
+use crate::host_visible::HostVisible;
 use crate::pixel::Image;
 use crate::protocol::{
     EVENT_DISPLAY, FLAG_FENCE, FLAG_INFO_RING_IDX, MAX_RING_IDX, Queue, feature, wire,
@@ -34,6 +40,7 @@ use crate::response::{Reply, Response};
 use crate::scanout::{Binding, Scanout};
 use crate::status::{Counters, ScanoutStatus, Status};
 use context::Context;
+use mapping::Mapping;
 use three_d::Direction;
 
 pub use lifecycle::{Activation, Outstanding, ResetKind};
@@ -57,12 +64,15 @@ pub struct Gpu {
     events_read: u32,
     resources: Resources,
     contexts: BTreeMap<u32, Context>,
+    /// What is mapped into the host visible region, by offset.
+    mappings: BTreeMap<u64, Mapping>,
     scanouts: Vec<Scanout>,
     fences: Fences,
     last_uuid: u64,
     counters: Counters,
     renderer: Box<dyn Renderer>,
     display: Box<dyn DisplaySink>,
+    host_visible: Option<Box<dyn HostVisible>>,
 }
 
 impl fmt::Debug for Gpu {
@@ -96,12 +106,14 @@ impl Gpu {
             events_read: 0,
             resources: Resources::default(),
             contexts: BTreeMap::new(),
+            mappings: BTreeMap::new(),
             scanouts,
             fences: Fences::default(),
             last_uuid: 0,
             counters: Counters::default(),
             renderer,
             display,
+            host_visible: None,
         })
     }
 
@@ -268,7 +280,8 @@ impl Gpu {
             let truncated = &mut self.counters.truncated_responses;
             *truncated = truncated.saturating_add(1);
         }
-        match timeline {
+        // Nothing on the cursor queue is asynchronous, and drivers do not wait on it.
+        match timeline.filter(|_| queue == Queue::Control) {
             Some(timeline) if fence.is_some() || self.fences.is_busy(timeline) => {
                 let answer = mem::take(response);
                 Outcome::Deferred(self.fences.defer(timeline, fence, answer))
@@ -314,6 +327,11 @@ impl Gpu {
                 self.resource_detach_backing(resource_id)
             }
             Command::ResourceAssignUuid { resource_id } => self.resource_assign_uuid(resource_id),
+            Command::ResourceMapBlob {
+                resource_id,
+                offset,
+            } => self.resource_map_blob(resource_id, offset),
+            Command::ResourceUnmapBlob { resource_id } => self.resource_unmap_blob(resource_id),
             Command::Cursor(command) => self.cursor_command(command, memory),
             Command::ResourceCreateBlob {
                 resource_id,

@@ -5,6 +5,7 @@
 use vm_memory::GuestMemoryBackend;
 
 use super::Gpu;
+use super::context::ATTACHMENT_BYTES;
 use crate::backing::Backing;
 use crate::error::GuestError;
 use crate::protocol::wire::MemEntry;
@@ -104,11 +105,13 @@ impl Gpu {
             return false;
         }
         self.disable_scanouts_of(id);
+        self.unmap(id);
         for (ctx_id, context) in &mut self.contexts {
             if context.attached.remove(&id) {
+                self.resources.refund(ATTACHMENT_BYTES);
                 let done = self.renderer.detach_resource(*ctx_id, id);
                 if done.is_err() {
-                    self.counters.errors.count(ErrorKind::Renderer);
+                    self.counters.errors.count(ErrorKind::Host);
                 }
             }
         }
@@ -116,7 +119,7 @@ impl Gpu {
         if resource.is_some_and(|resource| resource.in_renderer())
             && self.renderer.destroy_resource(id).is_err()
         {
-            self.counters.errors.count(ErrorKind::Renderer);
+            self.counters.errors.count(ErrorKind::Host);
         }
         true
     }

@@ -264,7 +264,7 @@ fn refresh_blob<M: GuestMemoryBackend + ?Sized>(
 }
 
 /// Scanout rectangles lie inside their resource (VIRTIO 1.4 §5.7.6.8) and show something.
-fn check_rect(rect: Rect, width: u32, height: u32) -> Result<(), GuestError> {
+pub(super) fn check_rect(rect: Rect, width: u32, height: u32) -> Result<(), GuestError> {
     rect.check_inside(width, height)?;
     if rect.is_empty() {
         return Err(GuestError::Parameter {
@@ -276,7 +276,7 @@ fn check_rect(rect: Rect, width: u32, height: u32) -> Result<(), GuestError> {
 }
 
 /// Every row of the picture lies inside the blob. Sums of 32-bit fields need 64 bits here.
-fn check_layout(layout: &BlobLayout, size: u64) -> Result<(), GuestError> {
+pub(super) fn check_layout(layout: &BlobLayout, size: u64) -> Result<(), GuestError> {
     let row = row_bytes(layout.width) as u64;
     let stride = u64::from(layout.stride);
     if stride < row {

@@ -63,12 +63,7 @@ impl Gpu {
         let Some(backing) = &resource.backing else {
             return Err(wrong(id, "has no backing"));
         };
-        if transfer.offset > backing.len() {
-            return Err(CommandError::Guest(GuestError::Parameter {
-                field: "offset",
-                value: transfer.offset,
-            }));
-        }
+        check_span(transfer, backing.len())?;
         let pages = Pages { backing, memory };
         let renderer = &mut self.renderer;
         match direction {
@@ -100,24 +95,28 @@ impl Gpu {
     }
 
     /// The VMM mapped guest memory elsewhere. A renderer that kept host addresses gets new ones;
-    /// the backings themselves are guest addresses and stay. The caller has quiesced the device.
+    /// the backings themselves are guest addresses and stay. The caller has quiesced the device,
+    /// and keeps the old mappings until this returns.
     ///
     /// # Errors
-    /// The renderer failed; its view of guest memory is not usable.
+    /// The renderer failed, or a backing is no longer memory. It then has no backing where it has
+    /// no valid one, so that it touches no old address in any case.
     pub fn memory_changed<M: GuestMemoryBackend + ?Sized>(
         &mut self,
         memory: &M,
     ) -> Result<(), RendererError> {
+        let mut result = Ok(());
         for (id, resource) in self.resources.iter() {
             if let Some(backing) = &resource.backing
                 && resource.in_renderer()
             {
-                self.renderer.detach_backing(id)?;
+                let detached = self.renderer.detach_backing(id);
                 let pages = Pages { backing, memory };
-                self.renderer.attach_backing(id, &pages)?;
+                let attached = self.renderer.attach_backing(id, &pages);
+                result = result.and(detached).and(attached);
             }
         }
-        Ok(())
+        result
     }
 
     fn check_resource_3d(&self, params: &Resource3d) -> Result<(), GuestError> {
@@ -145,6 +144,25 @@ impl Gpu {
         }
         Ok(())
     }
+}
+
+/// The last row begins inside the backing. The renderer knows the bytes of a row and checks its
+/// end, but virglrenderer 0.10.4 does so in 32 bits.
+fn check_span(transfer: &Transfer3d, backing: u64) -> Result<(), GuestError> {
+    let before = |count: u32, stride: u32| {
+        let count = u64::from(count.saturating_sub(1));
+        count.saturating_mul(stride.into())
+    };
+    let rows = before(transfer.h, transfer.stride);
+    let layers = before(transfer.d, transfer.layer_stride);
+    let value = [rows, layers]
+        .into_iter()
+        .fold(transfer.offset, u64::saturating_add);
+    if value > backing {
+        let field = "offset";
+        return Err(GuestError::Parameter { field, value });
+    }
+    Ok(())
 }
 
 /// The box lies inside its mip level (CVE-2019-18390: a renderer may not check).

@@ -58,6 +58,9 @@ pub const BLOB_FLAG_USE_SHAREABLE: u32 = 2;
 /// `blob_flags`: shared with other devices.
 pub const BLOB_FLAG_USE_CROSS_DEVICE: u32 = 4;
 
+/// The part of a reply's `map_info` that the standard defines: `VIRTIO_GPU_MAP_CACHE_*`.
+pub const MAP_CACHE_MASK: u32 = 0x0f;
+
 /// The queue a command belongs to (VIRTIO 1.4 §5.7.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {

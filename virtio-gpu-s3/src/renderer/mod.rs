@@ -4,6 +4,8 @@
 
 mod null;
 mod pages;
+#[cfg(feature = "virgl")]
+mod rutabaga;
 
 use std::fmt;
 
@@ -11,6 +13,8 @@ use thiserror::Error;
 
 pub use null::{NullControl, NullRenderer};
 pub(crate) use pages::Pages;
+#[cfg(feature = "virgl")]
+pub use rutabaga::{RutabagaConfig, RutabagaRenderer, StartError};
 
 use crate::error::GuestError;
 use crate::fence::Fence;
@@ -39,6 +43,9 @@ pub enum RendererError {
         /// The renderer's own error number.
         code: i32,
     },
+    /// It is gone, and with it everything it held.
+    #[error("The renderer has ended")]
+    Gone,
 }
 
 /// A command set a renderer speaks (VIRTIO 1.4 §5.7.6.8, `GET_CAPSET_INFO`).

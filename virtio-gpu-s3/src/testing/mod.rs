@@ -13,6 +13,8 @@
 )]
 
 mod memory;
+mod program;
+mod region;
 pub mod request;
 mod screen;
 
@@ -20,6 +22,8 @@ use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 pub use memory::{GuestBuffer, GuestRam, Layout};
+pub use program::run_program;
+pub use region::Region;
 pub use screen::Screen;
 
 use crate::command::BlobLayout;
@@ -116,8 +120,7 @@ pub struct GpuDriver<T = Direct> {
 impl GpuDriver<Direct> {
     /// A driver of a 2D device with one output, all features negotiated, 64 MiB of memory.
     pub fn new(width: u32, height: u32) -> Self {
-        let config = GpuConfig::new(vec![OutputConfig { width, height }]);
-        Self::with_config(config.expect("a valid configuration"))
+        Self::with_config(config(1, width, height))
     }
 
     /// The same with another configuration.
@@ -129,11 +132,10 @@ impl GpuDriver<Direct> {
 
     /// A driver of a device with a renderer and a screen.
     pub fn rendering(width: u32, height: u32) -> (Self, NullControl, Screen) {
-        let config = GpuConfig::new(vec![OutputConfig { width, height }]);
         let (renderer, control) = NullRenderer::rendering();
         let screen = Screen::default();
         let gpu = Gpu::new(
-            config.expect("a valid configuration"),
+            config(1, width, height),
             Box::new(renderer),
             Box::new(screen.clone()),
         );
@@ -143,10 +145,9 @@ impl GpuDriver<Direct> {
 
     /// A driver of a 2D device with a screen and so many outputs.
     pub fn with_screen(outputs: usize, width: u32, height: u32) -> (Self, Screen) {
-        let config = GpuConfig::new(vec![OutputConfig { width, height }; outputs]);
         let screen = Screen::default();
         let gpu = Gpu::new(
-            config.expect("a valid configuration"),
+            config(outputs, width, height),
             Box::new(NullRenderer::default()),
             Box::new(screen.clone()),
         );
@@ -345,6 +346,11 @@ impl<T: Transport> GpuDriver<T> {
         assert_eq!(self.transfer(id, rect, 0), ResponseType::OK_NODATA);
         assert_eq!(self.flush(id, rect), ResponseType::OK_NODATA);
     }
+}
+
+/// So many equal outputs.
+pub fn config(outputs: usize, width: u32, height: u32) -> GpuConfig {
+    GpuConfig::new(vec![OutputConfig { width, height }; outputs]).expect("a valid configuration")
 }
 
 /// `bytes` bytes that differ along the way and by `seed`.

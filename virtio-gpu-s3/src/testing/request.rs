@@ -192,6 +192,21 @@ pub fn set_scanout_blob(scanout: u32, id: u32, rect: Rect, layout: &BlobLayout) 
     bytes(&request)
 }
 
+/// `RESOURCE_MAP_BLOB`
+pub fn resource_map_blob(id: u32, offset: u64) -> Vec<u8> {
+    bytes(&wire::ResourceMapBlob {
+        hdr: hdr(CommandId::RESOURCE_MAP_BLOB),
+        resource_id: id.into(),
+        padding: 0.into(),
+        offset: offset.into(),
+    })
+}
+
+/// `RESOURCE_UNMAP_BLOB`
+pub fn resource_unmap_blob(id: u32) -> Vec<u8> {
+    resource_ref(CommandId::RESOURCE_UNMAP_BLOB, id)
+}
+
 /// `GET_CAPSET_INFO`
 pub fn get_capset_info(index: u32) -> Vec<u8> {
     bytes(&wire::GetCapsetInfo {

@@ -1,0 +1,142 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! 3D through a ring. A process has one virgl renderer, so this is one test.
+
+use virtio_gpu_s3::protocol::{CommandId, ResponseType};
+use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
+use virtio_gpu_s3::testing::{GuestBuffer, request};
+use virtio_pci_freeze::Register;
+use virtio_pci_freeze::spec::pci;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
+
+const SIZE: u32 = 64;
+const TEXTURE: Resource3d = Resource3d {
+    target: 2,
+    format: 1,
+    bind: 2,
+    width: SIZE,
+    height: SIZE,
+    depth: 1,
+    array_size: 1,
+    last_level: 0,
+    nr_samples: 0,
+    flags: 0,
+};
+const WHOLE: Transfer3d = Transfer3d {
+    x: 0,
+    y: 0,
+    z: 0,
+    w: SIZE,
+    h: SIZE,
+    d: 1,
+    offset: 0,
+    level: 0,
+    stride: 0,
+    layer_stride: 0,
+};
+/// Behind the rings and buffers.
+const BACKING: u64 = RAM_BASE + 0x4_0000;
+const BYTES: u32 = SIZE * SIZE * 4;
+
+/// `VIRTIO_GPU_FLAG_FENCE` and a number, in context 1.
+fn fenced(mut request: Vec<u8>, fence_id: u64) -> Vec<u8> {
+    request[4..8].copy_from_slice(&1_u32.to_le_bytes());
+    request[8..16].copy_from_slice(&fence_id.to_le_bytes());
+    in_context(request)
+}
+
+fn in_context(mut request: Vec<u8>) -> Vec<u8> {
+    request[16..20].copy_from_slice(&1_u32.to_le_bytes());
+    request
+}
+
+/// `CLEAR` of every colour buffer, of which blue is `blue`.
+fn clear(blue: f32) -> Vec<u8> {
+    request::submit_3d(&[7 | 8 << 16, 4, 0, 0, blue.to_bits(), 0, 0, 0, 0])
+}
+
+fn send(vmm: &mut Vmm, request: &[u8]) -> ResponseType {
+    let answer = vmm.command(0, request, 24);
+    let (type_, _) = answer.split_first_chunk().unwrap();
+    ResponseType(u32::from_le_bytes(*type_))
+}
+
+/// What the texture holds, through guest memory: all of one blue.
+fn blue(vmm: &mut Vmm) -> u8 {
+    let read = request::transfer_3d(CommandId::TRANSFER_FROM_HOST_3D, 10, &WHOLE);
+    let answer = send(vmm, &in_context(read));
+    assert_eq!(answer, ResponseType::OK_NODATA);
+    let mut bytes = vec![0; BYTES as usize];
+    vmm.memory
+        .read_slice(&mut bytes, GuestAddress(BACKING))
+        .unwrap();
+    assert!(bytes.chunks(4).all(|pixel| pixel == [bytes[0], 0, 0, 0]));
+    bytes[0]
+}
+
+/// A context with a surface to draw to, on memory of the guest.
+fn make_target(vmm: &mut Vmm) {
+    let backing = GuestBuffer::of(&[(BACKING, BYTES)]);
+    let surface = [1 | 8 << 8 | 5 << 16, 7, 10, 1, 0, 0];
+    let framebuffer = [5 | 3 << 16, 1, 0, 7];
+    let stream = [surface.as_slice(), &framebuffer].concat();
+    for request in [
+        in_context(request::ctx_create(2)),
+        request::resource_create_3d(10, &TEXTURE),
+        request::resource_attach_backing(10, backing.entries()),
+        in_context(request::ctx_attach_resource(10)),
+        fenced(request::submit_3d(&stream), 1),
+    ] {
+        assert_eq!(send(vmm, &request), ResponseType::OK_NODATA);
+    }
+}
+
+#[test]
+fn a_3d_context_draws_over_a_sleep_and_a_remapping_of_memory() {
+    let server = Server::start_with("backend=virgl");
+    let mut vmm = Vmm::connect(&server.socket());
+    vmm.connect_irqs();
+    vmm.start_driver();
+    make_target(&mut vmm);
+    let answer = send(&mut vmm, &fenced(clear(0.2), 2));
+    assert_eq!(answer, ResponseType::OK_NODATA);
+    assert_eq!(blue(&mut vmm), 51);
+
+    // A freeze waits for the renderer, and answers before it is acknowledged.
+    let before = vmm.used(0);
+    vmm.offer(0, &fenced(clear(0.4), 3), (RAM_BASE + 0x1_8000, 24));
+    vmm.write(Register::FreezeMode, 3);
+    wait_until("the freeze", || vmm.read(Register::FreezeMode) == 3);
+    assert_eq!(vmm.used(0), before.wrapping_add(1));
+    vmm.client.reset().unwrap();
+    vmm.write_config(pci::COMMAND.into(), &[6, 0]);
+    vmm.reset_driver();
+    vmm.negotiate();
+    vmm.write(Register::DeviceStatus, 0xf);
+    vmm.write(Register::FreezeMode, 0);
+    assert_eq!(blue(&mut vmm), 102);
+    let answer = send(&mut vmm, &fenced(clear(0.6), 4));
+    assert_eq!(answer, ResponseType::OK_NODATA);
+    assert_eq!(blue(&mut vmm), 153);
+
+    // The renderer kept host addresses: they go with the mapping, and come back with it.
+    vmm.unmap();
+    vmm.map();
+    let answer = send(&mut vmm, &fenced(clear(0.8), 5));
+    assert_eq!(answer, ResponseType::OK_NODATA);
+    assert_eq!(blue(&mut vmm), 204);
+
+    // With its VMM a guest's objects end, and the renderer is there for the next one.
+    drop(vmm);
+    wait_until("the end of the guest", || {
+        server.device.status().unwrap().resources == 0
+    });
+    let mut vmm = Vmm::connect(&server.socket());
+    vmm.start_driver();
+    make_target(&mut vmm);
+    let answer = send(&mut vmm, &fenced(clear(1.0), 6));
+    assert_eq!(answer, ResponseType::OK_NODATA);
+    assert_eq!(blue(&mut vmm), 255);
+}

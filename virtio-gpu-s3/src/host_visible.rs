@@ -1,0 +1,43 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The shared memory region in which a guest sees blobs of the host.
+
+use thiserror::Error;
+
+use crate::renderer::BlobMapping;
+
+/// `VIRTIO_GPU_SHM_ID_HOST_VISIBLE`: the region's id (VIRTIO 1.4 §5.7.5).
+pub const HOST_VISIBLE_SHM_ID: u8 = 1;
+
+/// The host could not change a mapping.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("The host cannot map {size:#x} bytes at {offset:#x} of the host visible region: {why}")]
+pub struct MapError {
+    /// Where in the region.
+    pub offset: u64,
+    /// Bytes.
+    pub size: u64,
+    /// What the host said.
+    pub why: String,
+}
+
+/// The host visible memory region, as the VMM provides it.
+///
+/// The device calls it only with ranges of whole pages that lie inside the region and overlap
+/// nothing mapped. A frozen reset calls nothing: what is mapped stays mapped.
+pub trait HostVisible: Send {
+    /// Bytes of the region; never changes.
+    fn size(&self) -> u64;
+
+    /// Shows `size` bytes of `mapping` to the guest at `offset`.
+    ///
+    /// # Errors
+    /// The host refused; nothing is mapped there.
+    fn map(&mut self, offset: u64, size: u64, mapping: &BlobMapping) -> Result<(), MapError>;
+
+    /// Ends that. The guest sees nothing there, or zeros.
+    ///
+    /// # Errors
+    /// The host failed; the range must not be used again.
+    fn unmap(&mut self, offset: u64, size: u64) -> Result<(), MapError>;
+}

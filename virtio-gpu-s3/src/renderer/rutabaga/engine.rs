@@ -1,0 +1,504 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! rutabaga on its own thread, and what is done around its mistakes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::c_void;
+use std::io::IoSliceMut;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{mem, ptr};
+
+use rutabaga_gfx::{
+    ResourceCreate3D, ResourceCreateBlob, Rutabaga, RutabagaError, RutabagaIovec,
+    RutabagaUnsupported, Transfer3D,
+};
+use zerocopy::IntoBytes;
+
+use super::fences::FenceTable;
+use crate::fence::Fence;
+use crate::geometry::Rect;
+use crate::pixel::row_bytes;
+use crate::renderer::{BlobMapping, BlobParams, CapsetInfo, RendererError, Resource3d, Transfer3d};
+
+/// What rutabaga says without a number of virglrenderer's.
+const EINVAL: i32 = 22;
+/// VIRTIO_GPU_MAP_CACHE_NONE.
+const MAP_CACHE_NONE: u32 = 0;
+/// A stream that names fences waits for them at most this long. Frames take milliseconds; a guest
+/// that names a fence of a stream that never ends shall not have the device for ever.
+const IN_FENCE_LIMIT: Duration = Duration::from_secs(1);
+/// How often virglrenderer looks for query results while a stream waits: fences wait for those.
+const QUERY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Address and length of a piece of memory.
+pub(super) type Range = (usize, usize);
+
+#[derive(Debug, Default)]
+struct Held {
+    backing: Option<Vec<Range>>,
+    mapping: Option<Mapping>,
+}
+
+/// virglrenderer maps a blob once, for the guest and for us.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    address: usize,
+    size: u64,
+    by_guest: bool,
+}
+
+pub(super) struct Engine {
+    rutabaga: Rutabaga,
+    fences: Arc<FenceTable>,
+    contexts: BTreeSet<u32>,
+    resources: BTreeMap<u32, Held>,
+    /// Aligned for virglrenderer, which reads words.
+    stream: Vec<u32>,
+}
+
+impl Engine {
+    pub(super) fn new(rutabaga: Rutabaga, fences: Arc<FenceTable>) -> Self {
+        Self {
+            rutabaga,
+            fences,
+            contexts: BTreeSet::new(),
+            resources: BTreeMap::new(),
+            stream: Vec::new(),
+        }
+    }
+
+    /// Those that have a description.
+    pub(super) fn capsets(&self) -> Vec<CapsetInfo> {
+        let indices = 0..self.rutabaga.get_num_capsets();
+        let known = indices.filter_map(|index| self.rutabaga.get_capset_info(index).ok());
+        known
+            .map(|(id, max_version, max_size)| CapsetInfo {
+                id,
+                max_version,
+                max_size,
+            })
+            .filter(|capset| capset.max_size > 0)
+            .collect()
+    }
+
+    pub(super) fn capset(&self, id: u32, version: u32) -> Result<Vec<u8>, RendererError> {
+        let capset = self.rutabaga.get_capset(id, version);
+        capset.map_err(refused("a capset"))
+    }
+
+    pub(super) fn create_context(
+        &mut self,
+        ctx_id: u32,
+        context_init: u32,
+        name: &str,
+    ) -> Result<(), RendererError> {
+        let name = Some(name).filter(|name| !name.is_empty());
+        self.rutabaga
+            .create_context(ctx_id, context_init, name)
+            .map_err(refused("a context"))?;
+        self.contexts.insert(ctx_id);
+        Ok(())
+    }
+
+    pub(super) fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
+        self.contexts.remove(&ctx_id);
+        let ended = self.rutabaga.destroy_context(ctx_id);
+        self.fences.end_context(ctx_id);
+        ended.map_err(refused("the end of a context"))
+    }
+
+    pub(super) fn attach_resource(&mut self, ctx_id: u32, id: u32) -> Result<(), RendererError> {
+        self.rutabaga
+            .context_attach_resource(ctx_id, id)
+            .map_err(refused("an attachment"))
+    }
+
+    pub(super) fn detach_resource(&mut self, ctx_id: u32, id: u32) -> Result<(), RendererError> {
+        self.rutabaga
+            .context_detach_resource(ctx_id, id)
+            .map_err(refused("a detachment"))
+    }
+
+    pub(super) fn create_resource(
+        &mut self,
+        id: u32,
+        params: &Resource3d,
+    ) -> Result<(), RendererError> {
+        let Resource3d {
+            target,
+            format,
+            bind,
+            width,
+            height,
+            depth,
+            array_size,
+            last_level,
+            nr_samples,
+            flags,
+        } = *params;
+        let params = ResourceCreate3D {
+            target,
+            format,
+            bind,
+            width,
+            height,
+            depth,
+            array_size,
+            last_level,
+            nr_samples,
+            flags,
+        };
+        self.rutabaga
+            .resource_create_3d(id, params)
+            .map_err(refused("a resource"))?;
+        self.resources.insert(id, Held::default());
+        Ok(())
+    }
+
+    pub(super) fn create_blob(
+        &mut self,
+        ctx_id: u32,
+        id: u32,
+        params: &BlobParams,
+        backing: Option<Vec<Range>>,
+    ) -> Result<(), RendererError> {
+        let BlobParams {
+            blob_mem,
+            blob_flags,
+            blob_id,
+            size,
+        } = *params;
+        let params = ResourceCreateBlob {
+            blob_mem,
+            blob_flags,
+            blob_id,
+            size,
+        };
+        let iovecs = backing.as_deref().map(iovecs);
+        self.rutabaga
+            .resource_create_blob(ctx_id, id, params, iovecs, None)
+            .map_err(refused("a blob"))?;
+        let mapping = None;
+        self.resources.insert(id, Held { backing, mapping });
+        Ok(())
+    }
+
+    /// virglrenderer may keep the texture for as long as an object of a context uses it, and
+    /// rutabaga frees the list of its backing before it tells: the list is taken away first.
+    pub(super) fn destroy_resource(&mut self, id: u32) -> Result<(), RendererError> {
+        if let Some(held) = self.resources.remove(&id) {
+            if held.mapping.is_some() {
+                self.rutabaga.unmap(id).map_err(refused("an unmapping"))?;
+            }
+            if held.backing.is_some() {
+                self.detach_iovecs(id)?;
+            }
+        }
+        let ended = self.rutabaga.unref_resource(id);
+        ended.map_err(refused("the end of a resource"))
+    }
+
+    pub(super) fn attach_backing(
+        &mut self,
+        id: u32,
+        backing: Vec<Range>,
+    ) -> Result<(), RendererError> {
+        self.attach_iovecs(id, &backing)?;
+        self.held(id)?.backing = Some(backing);
+        Ok(())
+    }
+
+    pub(super) fn detach_backing(&mut self, id: u32) -> Result<(), RendererError> {
+        self.held(id)?.backing = None;
+        self.detach_iovecs(id)
+    }
+
+    pub(super) fn transfer_to_host(
+        &mut self,
+        ctx_id: u32,
+        id: u32,
+        transfer: &Transfer3d,
+    ) -> Result<(), RendererError> {
+        self.rutabaga
+            .transfer_write(ctx_id, id, transfer_of(transfer), None)
+            .map_err(refused("a transfer"))
+    }
+
+    pub(super) fn transfer_from_host(
+        &mut self,
+        ctx_id: u32,
+        id: u32,
+        transfer: &Transfer3d,
+    ) -> Result<(), RendererError> {
+        self.rutabaga
+            .transfer_read(ctx_id, id, transfer_of(transfer), None)
+            .map_err(refused("a transfer"))
+    }
+
+    /// Rows are zeroed first: virglrenderer says that it has read where OpenGL could not.
+    pub(super) fn read_pixels(
+        &mut self,
+        id: u32,
+        rect: Rect,
+        stride: usize,
+        target: &mut [u8],
+    ) -> Result<(), RendererError> {
+        let (bytes, transfer) = rows(rect, stride).ok_or(OUTSIDE)?;
+        let target = target.get_mut(..bytes).ok_or(OUTSIDE)?;
+        for row in target.chunks_mut(stride.max(1)) {
+            let length = row_bytes(rect.width).min(row.len());
+            row.get_mut(..length).unwrap_or_default().fill(0);
+        }
+        self.rutabaga
+            .transfer_read(0, id, transfer, Some(IoSliceMut::new(target)))
+            .map_err(refused("a read-back"))
+    }
+
+    /// rutabaga writes to virglrenderer from a backing only, so the source becomes one for the
+    /// time.
+    pub(super) fn write_pixels(
+        &mut self,
+        id: u32,
+        rect: Rect,
+        stride: usize,
+        source: &[u8],
+    ) -> Result<(), RendererError> {
+        let (bytes, transfer) = rows(rect, stride).ok_or(OUTSIDE)?;
+        let source = source.get(..bytes).ok_or(OUTSIDE)?;
+        let of_guest = self.held(id)?.backing.clone();
+        if of_guest.is_some() {
+            self.detach_iovecs(id)?;
+        }
+        let range = (source.as_ptr().expose_provenance(), source.len());
+        let written = self.attach_iovecs(id, &[range]).and_then(|()| {
+            let written = self.rutabaga.transfer_write(0, id, transfer, None);
+            self.detach_iovecs(id)?;
+            written.map_err(refused("pixels"))
+        });
+        if let Some(backing) = of_guest {
+            self.attach_iovecs(id, &backing)?;
+        }
+        written
+    }
+
+    pub(super) fn read_blob(
+        &mut self,
+        id: u32,
+        offset: u64,
+        target: &mut [u8],
+    ) -> Result<(), RendererError> {
+        let mapping = self.mapping(id)?;
+        let end = offset.checked_add(target.len() as u64).ok_or(OUTSIDE)?;
+        let start = usize::try_from(offset).ok();
+        let start = start.and_then(|start| mapping.address.checked_add(start));
+        let start = start.filter(|_| end <= mapping.size).ok_or(OUTSIDE)?;
+        let source: *const u8 = ptr::with_exposed_provenance(start);
+        // SAFETY: virglrenderer maps `size` bytes at `address` until the blob is unmapped, which
+        // only this thread does, and the range was checked to lie inside. A guest may write the
+        // memory meanwhile, so no reference to it is made.
+        unsafe { ptr::copy_nonoverlapping(source, target.as_mut_ptr(), target.len()) };
+        Ok(())
+    }
+
+    /// Fences of virglrenderer's API cannot be waited for one by one, so a stream that names one
+    /// waits for everything before it.
+    pub(super) fn submit(
+        &mut self,
+        ctx_id: u32,
+        stream: &[u8],
+        waits: bool,
+    ) -> Result<(), RendererError> {
+        let (words, []) = stream.as_chunks::<4>() else {
+            return Err(RendererError::Refused {
+                what: "a stream that is not of whole words",
+                code: EINVAL,
+            });
+        };
+        if waits {
+            self.wait_for_fences()?;
+        }
+        let words = words.iter().map(|word| u32::from_ne_bytes(*word));
+        self.stream.clear();
+        self.stream.extend(words);
+        self.rutabaga
+            .submit_command(ctx_id, self.stream.as_mut_bytes(), &[])
+            .map_err(refused("a stream"))
+    }
+
+    pub(super) fn create_fence(&mut self, fence: Fence) {
+        let given = self.fences.begin(fence);
+        if self.rutabaga.create_fence(given).is_err() {
+            self.fences.failed(&given);
+        }
+    }
+
+    /// Results of queries, for which fences wait.
+    pub(super) fn poll(&self) {
+        self.rutabaga.event_poll();
+    }
+
+    pub(super) fn map_blob(&mut self, id: u32) -> Result<BlobMapping, RendererError> {
+        let mapping = self.mapping(id)?;
+        if mapping.by_guest {
+            return Err(RendererError::Refused {
+                what: "a second mapping",
+                code: EINVAL,
+            });
+        }
+        if let Some(mapping) = &mut self.held(id)?.mapping {
+            mapping.by_guest = true;
+        }
+        Ok(BlobMapping {
+            address: mapping.address,
+            size: mapping.size,
+            map_info: self.rutabaga.map_info(id).unwrap_or(MAP_CACHE_NONE),
+        })
+    }
+
+    pub(super) fn unmap_blob(&mut self, id: u32) -> Result<(), RendererError> {
+        let mapping = self.held(id)?.mapping;
+        if mapping.is_none_or(|mapping| !mapping.by_guest) {
+            return Err(RendererError::Refused {
+                what: "the end of no mapping",
+                code: EINVAL,
+            });
+        }
+        self.held(id)?.mapping = None;
+        self.rutabaga.unmap(id).map_err(refused("an unmapping"))
+    }
+
+    /// Destroys everything, contexts first: rutabaga drops resources first, with the lists of
+    /// backings that contexts still use.
+    pub(super) fn finish(mut self) {
+        for ctx_id in mem::take(&mut self.contexts) {
+            drop(self.destroy_context(ctx_id));
+        }
+        let ids: Vec<_> = self.resources.keys().copied().collect();
+        for id in ids {
+            drop(self.destroy_resource(id));
+        }
+    }
+
+    fn held(&mut self, id: u32) -> Result<&mut Held, RendererError> {
+        let held = self.resources.get_mut(&id);
+        held.ok_or(RendererError::Refused {
+            what: "an unknown resource",
+            code: EINVAL,
+        })
+    }
+
+    fn mapping(&mut self, id: u32) -> Result<Mapping, RendererError> {
+        if let Some(mapping) = self.held(id)?.mapping {
+            return Ok(mapping);
+        }
+        let raw = self.rutabaga.map(id).map_err(refused("a mapping"))?;
+        let mapping = Mapping {
+            address: usize::try_from(raw.ptr).map_err(|_| OUTSIDE)?,
+            size: raw.size,
+            by_guest: false,
+        };
+        self.held(id)?.mapping = Some(mapping);
+        Ok(mapping)
+    }
+
+    fn attach_iovecs(&mut self, id: u32, backing: &[Range]) -> Result<(), RendererError> {
+        self.rutabaga
+            .attach_backing(id, iovecs(backing))
+            .map_err(refused("a backing"))
+    }
+
+    fn detach_iovecs(&mut self, id: u32) -> Result<(), RendererError> {
+        self.rutabaga
+            .detach_backing(id)
+            .map_err(refused("the end of a backing"))
+    }
+
+    fn wait_for_fences(&self) -> Result<(), RendererError> {
+        let start = Instant::now();
+        while !self.fences.wait_idle(QUERY_INTERVAL) {
+            self.poll();
+            if start.elapsed() > IN_FENCE_LIMIT {
+                return Err(RendererError::Refused {
+                    what: "a stream whose fences do not signal",
+                    code: EINVAL,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+const OUTSIDE: RendererError = RendererError::Refused {
+    what: "a range outside the memory",
+    code: EINVAL,
+};
+
+/// Rows that follow each other are one piece, and so are pieces of memory that do.
+fn iovecs(backing: &[Range]) -> Vec<RutabagaIovec> {
+    let follows = |one: &Range, next: &Range| one.0.checked_add(one.1) == Some(next.0);
+    let runs = backing.chunk_by(follows);
+    let joined = runs.filter_map(|run| {
+        let (start, _) = run.first()?;
+        let length = run.iter().map(|(_, length)| *length);
+        Some(RutabagaIovec {
+            base: ptr::with_exposed_provenance_mut::<c_void>(*start),
+            len: length.fold(0, usize::saturating_add),
+        })
+    });
+    joined.collect()
+}
+
+/// The bytes from the first to the last of `rect`'s rows, and the transfer that fills them.
+fn rows(rect: Rect, stride: usize) -> Option<(usize, Transfer3D)> {
+    let last = (rect.height as usize).checked_sub(1)?.checked_mul(stride)?;
+    let bytes = last.checked_add(row_bytes(rect.width))?;
+    let Rect {
+        x,
+        y,
+        width,
+        height,
+    } = rect;
+    let mut transfer = Transfer3D::new_2d(x, y, width, height, 0);
+    transfer.stride = u32::try_from(stride).ok()?;
+    Some((bytes, transfer))
+}
+
+fn transfer_of(transfer: &Transfer3d) -> Transfer3D {
+    let Transfer3d {
+        x,
+        y,
+        z,
+        w,
+        h,
+        d,
+        offset,
+        level,
+        stride,
+        layer_stride,
+    } = *transfer;
+    Transfer3D {
+        x,
+        y,
+        z,
+        w,
+        h,
+        d,
+        level,
+        stride,
+        layer_stride,
+        offset,
+    }
+}
+
+fn refused(what: &'static str) -> impl Fn(RutabagaError) -> RendererError {
+    move |error| match error {
+        RutabagaError::MagmaGpuError(RutabagaUnsupported) => RendererError::Unsupported { what },
+        // virglrenderer has both signs.
+        RutabagaError::ComponentError(code) | RutabagaError::MappingFailed(code) => {
+            let code = code.saturating_abs();
+            RendererError::Refused { what, code }
+        }
+        _ => RendererError::Refused { what, code: EINVAL },
+    }
+}

@@ -1,0 +1,287 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Rendering with rutabaga and virglrenderer.
+//!
+//! What rutabaga 0.1.85 gets wrong, and what is done about it:
+//!
+//! | rutabaga | here |
+//! |---|---|
+//! | its snapshot loses pixels, and its restore destroys everything first | neither is called; a frozen reset keeps the live objects |
+//! | a dropped instance cannot be followed by another; that one is silently 2D | one renderer a process, refused by [`StartError::AlreadyStarted`]; a reset destroys objects one by one |
+//! | it computes sizes in 32 bits and allocates without limit | the device checks sizes and limits before it asks |
+//! | its 2D transfers ignore an offset past the backing | its 2D component is never used; virglrenderer refuses |
+//! | global fence numbers are cut to 32 bits | both kinds of numbers are our own |
+//! | a debug build makes standard error a copy of standard output | standard error is put back |
+//! | without a capset mask it offers capsets it has not initialised | the mask is always given |
+//! | reads that fail leave the buffer as it was | rows are zeroed before |
+//! | a resource's iovecs are freed before virglrenderer lets go of them | they are detached before |
+//! | writes from a buffer are not supported | the buffer becomes the backing for the time |
+#![expect(
+    unsafe_code,
+    reason = "virglrenderer takes raw addresses, and its thread borrows from its callers"
+)]
+
+mod engine;
+mod fences;
+mod thread;
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{
+    BlobMapping, BlobParams, CapsetInfo, GuestPages, Renderer, RendererError, Resource3d,
+    Transfer3d,
+};
+use crate::fence::Fence;
+use crate::geometry::Rect;
+use engine::Range;
+use fences::FenceTable;
+use thread::Thread;
+
+/// The renderer cannot be started: the host's or the caller's mistake.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum StartError {
+    /// virglrenderer can be initialised once in a process.
+    #[error("This process has or had a virgl renderer, and can have no other")]
+    AlreadyStarted,
+    /// A library that is loaded by name is not installed.
+    #[error("The library {name} cannot be loaded; is it installed?")]
+    NoLibrary {
+        /// Its file name.
+        name: String,
+    },
+    /// rutabaga refused.
+    #[error("rutabaga cannot be built: {why}")]
+    Build {
+        /// What it said.
+        why: String,
+    },
+    /// virglrenderer could not be initialised; its log says why.
+    #[error("virglrenderer cannot be initialised; are EGL and a Mesa driver installed?")]
+    NotVirgl,
+    /// The host has no thread or pipe left.
+    #[error("The renderer's threads cannot be started: {why}")]
+    Thread {
+        /// What the host said.
+        why: String,
+    },
+}
+
+/// How to render.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RutabagaConfig {
+    /// With OpenGL ES instead of desktop OpenGL, which not every driver has. OpenGL ES writes
+    /// textures faster but cannot read all of them back.
+    pub gles: bool,
+}
+
+/// Renders with virglrenderer, in software or on a GPU, without a window system.
+///
+/// rutabaga lives on a thread of its own, which this is a handle to: it can be moved, and there
+/// can be one in the life of a process.
+pub struct RutabagaRenderer {
+    thread: Thread,
+    capsets: Vec<CapsetInfo>,
+    fences: Arc<FenceTable>,
+}
+
+impl fmt::Debug for RutabagaRenderer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RutabagaRenderer")
+            .field("capsets", &self.capsets)
+            .field("fences", &self.fences)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RutabagaRenderer {
+    /// Starts the renderer. `wake` is called whenever [`Renderer::poll`] has something to give,
+    /// on a thread of virglrenderer; it must not wait for anything.
+    ///
+    /// # Errors
+    /// A [`StartError`] says what is missing.
+    pub fn new(
+        config: &RutabagaConfig,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let fences = Arc::new(FenceTable::new(Box::new(wake)));
+        let (thread, capsets) = Thread::start(config, Arc::clone(&fences))?;
+        Ok(Self {
+            thread,
+            capsets,
+            fences,
+        })
+    }
+}
+
+fn ranges(pages: &dyn GuestPages) -> Result<Vec<Range>, RendererError> {
+    // The device checked them; only a VMM that unmaps guest memory under it gets here.
+    pages.host_ranges().map_err(|_| RendererError::Refused {
+        what: "guest memory that is gone",
+        code: EFAULT,
+    })
+}
+
+/// As Linux numbers it everywhere.
+const EFAULT: i32 = 14;
+
+impl Renderer for RutabagaRenderer {
+    fn capsets(&self) -> Vec<CapsetInfo> {
+        self.capsets.clone()
+    }
+
+    fn capset(&mut self, id: u32, version: u32) -> Result<Vec<u8>, RendererError> {
+        self.thread.call(|engine| engine.capset(id, version))
+    }
+
+    fn create_context(
+        &mut self,
+        ctx_id: u32,
+        context_init: u32,
+        debug_name: &[u8],
+    ) -> Result<(), RendererError> {
+        let name = String::from_utf8_lossy(debug_name);
+        self.thread
+            .call(|engine| engine.create_context(ctx_id, context_init, &name))
+    }
+
+    fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
+        self.thread.call(|engine| engine.destroy_context(ctx_id))
+    }
+
+    fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.attach_resource(ctx_id, resource_id))
+    }
+
+    fn detach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.detach_resource(ctx_id, resource_id))
+    }
+
+    fn create_resource(
+        &mut self,
+        resource_id: u32,
+        params: &Resource3d,
+    ) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.create_resource(resource_id, params))
+    }
+
+    fn create_blob(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+        params: &BlobParams,
+        pages: Option<&dyn GuestPages>,
+    ) -> Result<(), RendererError> {
+        let backing = pages.map(ranges).transpose()?;
+        self.thread
+            .call(|engine| engine.create_blob(ctx_id, resource_id, params, backing))
+    }
+
+    fn destroy_resource(&mut self, resource_id: u32) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.destroy_resource(resource_id))
+    }
+
+    fn attach_backing(
+        &mut self,
+        resource_id: u32,
+        pages: &dyn GuestPages,
+    ) -> Result<(), RendererError> {
+        let backing = ranges(pages)?;
+        self.thread
+            .call(|engine| engine.attach_backing(resource_id, backing))
+    }
+
+    fn detach_backing(&mut self, resource_id: u32) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.detach_backing(resource_id))
+    }
+
+    fn transfer_to_host(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+        transfer: &Transfer3d,
+        _: &dyn GuestPages,
+    ) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.transfer_to_host(ctx_id, resource_id, transfer))
+    }
+
+    fn transfer_from_host(
+        &mut self,
+        ctx_id: u32,
+        resource_id: u32,
+        transfer: &Transfer3d,
+        _: &dyn GuestPages,
+    ) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.transfer_from_host(ctx_id, resource_id, transfer))
+    }
+
+    fn read_pixels(
+        &mut self,
+        resource_id: u32,
+        rect: Rect,
+        stride: usize,
+        target: &mut [u8],
+    ) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.read_pixels(resource_id, rect, stride, target))
+    }
+
+    fn read_blob(
+        &mut self,
+        resource_id: u32,
+        offset: u64,
+        target: &mut [u8],
+    ) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.read_blob(resource_id, offset, target))
+    }
+
+    fn write_pixels(
+        &mut self,
+        resource_id: u32,
+        rect: Rect,
+        stride: usize,
+        source: &[u8],
+    ) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.write_pixels(resource_id, rect, stride, source))
+    }
+
+    fn submit(
+        &mut self,
+        ctx_id: u32,
+        stream: &[u8],
+        in_fences: &[u64],
+    ) -> Result<(), RendererError> {
+        let waits = !in_fences.is_empty();
+        self.thread
+            .call(|engine| engine.submit(ctx_id, stream, waits))
+    }
+
+    /// A fence that cannot be created signals with the one before it, so nothing is to be waited
+    /// for here.
+    fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError> {
+        self.thread.post(move |engine| engine.create_fence(fence))
+    }
+
+    fn poll(&mut self) -> Vec<Fence> {
+        self.fences.take_signalled()
+    }
+
+    fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
+        self.thread.call(|engine| engine.map_blob(resource_id))
+    }
+
+    fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError> {
+        self.thread.call(|engine| engine.unmap_blob(resource_id))
+    }
+}

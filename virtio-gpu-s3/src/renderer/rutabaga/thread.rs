@@ -1,0 +1,221 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The thread that rutabaga lives on, and how others have it do things.
+
+use std::ffi::CStr;
+use std::io::{Error as IoError, PipeReader, PipeWriter, pipe};
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, dup};
+use rustix::stdio::{dup2_stderr, stderr};
+use rutabaga_gfx::{
+    RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2, Rutabaga, RutabagaBuilder, RutabagaDescriptor,
+    RutabagaHandler,
+};
+
+use super::engine::Engine;
+use super::fences::FenceTable;
+use super::{RutabagaConfig, StartError};
+use crate::renderer::{CapsetInfo, RendererError};
+
+/// Something to do on the thread.
+type Job = Box<dyn FnOnce(&mut Engine) + Send>;
+
+enum Message {
+    Do(Job),
+    End,
+}
+
+/// virglrenderer cannot be initialised twice, and rutabaga would silently come up without it.
+static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// What libepoxy loads by name, and ends the process without.
+const EGL: &CStr = c"libEGL.so.1";
+const DESKTOP_GL: &CStr = c"libGL.so.1";
+const GLES: &CStr = c"libGLESv2.so.2";
+
+/// A running thread, ended and waited for when this is dropped.
+#[derive(Debug)]
+pub(super) struct Thread {
+    jobs: Sender<Message>,
+    threads: Vec<JoinHandle<()>>,
+    /// Its end is the poller's.
+    until: Option<PipeWriter>,
+}
+
+impl Thread {
+    pub(super) fn start(
+        config: &RutabagaConfig,
+        fences: Arc<FenceTable>,
+    ) -> Result<(Self, Vec<CapsetInfo>), StartError> {
+        for library in [EGL, if config.gles { GLES } else { DESKTOP_GL }] {
+            if !virglrenderer_compat::is_loadable(library) {
+                let name = library.to_string_lossy().into_owned();
+                return Err(StartError::NoLibrary { name });
+            }
+        }
+        if STARTED.swap(true, Ordering::AcqRel) {
+            return Err(StartError::AlreadyStarted);
+        }
+        let (jobs, receiver) = channel();
+        let (reply, answer) = sync_channel(1);
+        let gles = config.gles;
+        let renderer = spawn("virgl", move || run(gles, &fences, &receiver, &reply))?;
+        let ended = StartError::NotVirgl;
+        let (capsets, descriptor) = answer.recv().map_err(|_| ended)??;
+        let (ends, until) = pipe().map_err(|error| thread_error(&error))?;
+        let poll_jobs = jobs.clone();
+        let mut thread = Self {
+            jobs,
+            threads: vec![renderer],
+            until: Some(until),
+        };
+        let poller = spawn("virgl-queries", move || {
+            watch(&descriptor, &ends, &poll_jobs);
+        })?;
+        thread.threads.push(poller);
+        Ok((thread, capsets))
+    }
+
+    /// Has `job` done and waits for what comes of it.
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Engine) -> Result<T, RendererError> + Send,
+    ) -> Result<T, RendererError> {
+        let (reply, answer) = sync_channel(1);
+        let job: Box<dyn FnOnce(&mut Engine) + Send + '_> = Box::new(move |engine| {
+            // This thread waits below.
+            drop(reply.send(job(engine)));
+        });
+        // SAFETY: only the lifetime changes. What the job borrows outlives this function, which
+        // does not return before `answer` has or can have no value: the job has then run, or was
+        // dropped with `reply` in it, and touches nothing it borrowed any more.
+        let job: Job = unsafe { mem::transmute(job) };
+        if self.jobs.send(Message::Do(job)).is_err() {
+            return Err(RendererError::Gone);
+        }
+        answer.recv().unwrap_or(Err(RendererError::Gone))
+    }
+
+    /// Has `job` done some time, after everything before it.
+    pub(super) fn post(
+        &self,
+        job: impl FnOnce(&mut Engine) + Send + 'static,
+    ) -> Result<(), RendererError> {
+        let sent = self.jobs.send(Message::Do(Box::new(job)));
+        sent.map_err(|_| RendererError::Gone)
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // Where it is gone already there is nothing left to end.
+        drop(self.jobs.send(Message::End));
+        drop(self.until.take());
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    let started = Builder::new().name(name.to_owned()).spawn(body);
+    started.map_err(|error| thread_error(&error))
+}
+
+fn thread_error(error: &IoError) -> StartError {
+    StartError::Thread {
+        why: error.to_string(),
+    }
+}
+
+type Started = (Vec<CapsetInfo>, RutabagaDescriptor);
+
+fn run(
+    gles: bool,
+    fences: &Arc<FenceTable>,
+    jobs: &Receiver<Message>,
+    reply: &SyncSender<Result<Started, StartError>>,
+) {
+    let built = build(gles, fences).and_then(|rutabaga| {
+        let descriptor = rutabaga.poll_descriptor().ok_or(StartError::NotVirgl)?;
+        let engine = Engine::new(rutabaga, Arc::clone(fences));
+        let capsets = engine.capsets();
+        // rutabaga falls back to 2D without a word where virglrenderer fails.
+        if capsets.is_empty() {
+            return Err(StartError::NotVirgl);
+        }
+        Ok((engine, (capsets, descriptor)))
+    });
+    let mut engine = match built {
+        Ok((engine, started)) => {
+            drop(reply.send(Ok(started)));
+            engine
+        }
+        Err(error) => return drop(reply.send(Err(error))),
+    };
+    while let Ok(Message::Do(job)) = jobs.recv() {
+        job(&mut engine);
+    }
+    engine.finish();
+}
+
+/// The capset mask is always given: without one rutabaga offers capsets that it did not
+/// initialise.
+fn build(gles: bool, fences: &Arc<FenceTable>) -> Result<Rutabaga, StartError> {
+    // Linked where the library lacks them.
+    drop(virglrenderer_compat::missing());
+    let fences = Arc::clone(fences);
+    let handler = RutabagaHandler::new(move |fence| fences.signal(&fence));
+    let mask = (1 << RUTABAGA_CAPSET_VIRGL) | (1 << RUTABAGA_CAPSET_VIRGL2);
+    let builder = RutabagaBuilder::new(mask, handler)
+        .set_use_egl(true)
+        .set_use_surfaceless(true)
+        .set_use_gles(gles);
+    // Debug builds of rutabaga make standard error a copy of standard output.
+    let own_stderr = dup(stderr());
+    let built = builder.build();
+    if let Ok(own_stderr) = own_stderr {
+        // Where it cannot be, messages go to standard output.
+        let _ = dup2_stderr(own_stderr);
+    }
+    built.map_err(|error| StartError::Build {
+        why: error.to_string(),
+    })
+}
+
+/// virglrenderer signals no fence while results of queries are due, and those it fetches only when
+/// it is polled, on its own thread.
+fn watch(descriptor: &RutabagaDescriptor, ends: &PipeReader, jobs: &Sender<Message>) {
+    loop {
+        let mut fds = [
+            PollFd::new(descriptor, PollFlags::IN),
+            PollFd::new(ends, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+        let [queries, end] = fds.map(|fd| fd.revents());
+        if !end.is_empty() {
+            return;
+        }
+        if queries.is_empty() {
+            continue;
+        }
+        let (reply, done) = sync_channel(1);
+        let job: Job = Box::new(move |engine| {
+            engine.poll();
+            // Who polls waits below.
+            let _ = reply.send(());
+        });
+        if jobs.send(Message::Do(job)).is_err() || done.recv().is_err() {
+            return;
+        }
+    }
+}
