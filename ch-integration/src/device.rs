@@ -3,7 +3,9 @@
 
 //! A GPU behind a PCI function: the models, the worker, and the effects that go between them.
 
+use std::collections::hash_map::RandomState;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
 use std::io::Error as IoError;
 use std::mem;
 use std::path::Path;
@@ -209,6 +211,7 @@ impl GpuDevice {
     /// A [`DeviceError`] says which part cannot be made, and why.
     pub fn new(options: &DeviceOptions) -> Result<Self, DeviceError> {
         let config = options.gpu.gpu_config().map_err(DeviceError::Gpu)?;
+        let config = config.with_uuid_namespace(random());
         let max_request = config.limits().max_command_bytes();
         let (requests, receiver) = channel();
         let requests = Arc::new(requests);
@@ -525,6 +528,11 @@ const DEVICE_TYPE_GPU: u16 = 16;
 const CLASS_DISPLAY_OTHER: [u8; 3] = [0x00, 0x80, 0x03];
 /// VIRTIO_GPU_F_CONTEXT_INIT requires VIRTIO_GPU_F_VIRGL (VIRTIO 1.4 §5.7.3).
 const GPU_FEATURE_DEPENDENCIES: [(u32, u32); 1] = [(4, 0)];
+
+/// Sets this GPU's UUIDs apart from those of another; nothing secret depends on it.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
 
 fn new_renderer(
     backend: Backend,

@@ -11,8 +11,9 @@ pub const MAX_DEVICE_CONFIG: usize = 0x1000;
 
 /// An image of the device-specific configuration.
 ///
-/// The device owns the contents and changes them through [`update`](Self::update); what a driver writes leaves the
-/// model as an effect and comes back the same way, so that a device can live on another thread.
+/// The device owns the contents and changes them through
+/// [`update_device_config`](crate::VirtioPciFunction::update_device_config); what a driver writes leaves the model as an
+/// effect and comes back the same way, so that a device can live on another thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
     bytes: Vec<u8>,
@@ -70,7 +71,7 @@ impl DeviceConfig {
         changed
     }
 
-    /// As [`update`](Self::update), but the change waits for [`release`](Self::release).
+    /// As [`update_device_config`](crate::VirtioPciFunction::update_device_config), but the change waits for [`release`](Self::release).
     pub(crate) fn defer(&mut self, offset: usize, data: &[u8]) {
         let bytes = self.deferred.get_or_insert_with(|| self.bytes.clone());
         replace(bytes, offset, data);

@@ -45,7 +45,7 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
-    /// The GPU: backend=2d,outputs=N,width=PX,height=PX,hostmem=SIZE
+    /// The GPU: backend=2d|virgl,outputs=N,width=PX,height=PX,hostmem=SIZE
     #[arg(long, value_name = "KEY=VALUE,...", default_value = "")]
     gpu: GpuOption,
 

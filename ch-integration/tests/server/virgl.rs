@@ -104,9 +104,12 @@ fn a_3d_context_draws_over_a_sleep_and_a_remapping_of_memory() {
     assert_eq!(answer, ResponseType::OK_NODATA);
     assert_eq!(blue(&mut vmm), 51);
 
-    // A freeze waits for the renderer, and answers before it is acknowledged.
+    // A freeze waits for the renderer, and what was taken is answered before it is acknowledged.
     let before = vmm.used(0);
+    let taken = || server.device.status().unwrap().counters.commands;
+    let taken_before = taken();
     vmm.offer(0, &fenced(clear(0.4), 3), (RAM_BASE + 0x1_8000, 24));
+    wait_until("the request to be taken", || taken() > taken_before);
     vmm.write(Register::FreezeMode, 3);
     wait_until("the freeze", || vmm.read(Register::FreezeMode) == 3);
     assert_eq!(vmm.used(0), before.wrapping_add(1));

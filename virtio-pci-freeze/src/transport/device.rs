@@ -12,7 +12,7 @@ use crate::retention::{FreezeState, ParkedQueues, Stopped};
 use crate::spec::DeviceStatus;
 
 impl Transport {
-    /// The device has carried out [`Effect::Reset`]; the status reads 0 from now on. An answer to an older reset is
+    /// The device has carried out [`Effect::Reset`](crate::Effect::Reset); the status reads 0 from now on. An answer to an older reset is
     /// ignored. Returns what kind of reset it turned out to be.
     pub fn reset_done(
         &mut self,
@@ -100,7 +100,7 @@ impl Transport {
         changed
     }
 
-    /// The device has stopped the queue that [`Effect::ResetQueue`] named.
+    /// The device has stopped the queue that [`Effect::ResetQueue`](crate::Effect::ResetQueue) named.
     pub fn queue_reset_done(&mut self, index: u16) {
         if let Some(queue) = self.queues.get_mut(usize::from(index))
             && queue.status == QueueStatus::Resetting

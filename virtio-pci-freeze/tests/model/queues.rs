@@ -370,3 +370,14 @@ fn a_queue_that_is_enabled_again_may_be_another_one() {
     assert_eq!((queue.size, queue.vector, queue.desc), (4, 0, 0x7_0000));
     assert_eq!((queue.driver, queue.device), (0x7_1000, 0x7_2000));
 }
+
+#[test]
+fn only_1_enables_a_queue() {
+    let (mut machine, mut driver) = negotiated(&[]);
+    for value in [0, 2, 3, 0x100, 0x101, 0xffff] {
+        driver.write(&mut machine, Register::QueueEnable, value);
+        assert!(!is_enabled(&mut machine, &mut driver, 0), "{value:#x}");
+    }
+    driver.write(&mut machine, Register::QueueEnable, 1);
+    assert!(is_enabled(&mut machine, &mut driver, 0));
+}
