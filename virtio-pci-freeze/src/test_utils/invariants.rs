@@ -47,6 +47,9 @@ fn check_status(function: &VirtioPciFunction) {
         Phase::Suspended | Phase::Resuming => assert!(suspend && !ok, "{status:?} while suspended"),
         Phase::Resetting => assert_ne!(status.0, 0, "status 0 before the reset is done"),
     }
+    let suspended = matches!(transport.phase(), Phase::Suspended | Phase::Resuming);
+    let deferring = transport.device_config().is_deferring();
+    assert!(suspended || !deferring, "a change is kept back from nobody");
     let accepted = transport.negotiated_features();
     let extra = accepted & !transport.offered_features();
     assert_eq!(extra, 0, "features that were never offered");

@@ -157,6 +157,8 @@ impl Transport {
     ///
     /// A full reset overtakes a frozen one under way: the device answers both, and only the newer ticket counts.
     pub(super) fn begin_reset(&mut self, kind: ResetKind, effects: &mut Effects) {
+        // A reset ends a suspend, and what that kept back must not come after what changes from here on.
+        self.device_config.release();
         let found = match mem::replace(&mut self.lifecycle, Lifecycle::Running) {
             Lifecycle::Resetting {
                 kind: ResetKind::Frozen,
@@ -201,15 +203,13 @@ impl Transport {
             freeze: _,
             bus: _,
             last_ticket: _,
-            device_config,
+            device_config: _,
             counters: _,
         } = self;
         *status = DeviceStatus::default();
         *driver_features = 0;
         *config_vector = VIRTIO_MSI_NO_VECTOR;
         *selectors = Selectors::default();
-        // What a suspend deferred has nobody left to be told of it.
-        device_config.release();
         queues.iter_mut().for_each(Queue::reset);
     }
 }

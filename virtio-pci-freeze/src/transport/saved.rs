@@ -140,6 +140,8 @@ impl Transport {
         if lost {
             self.holds.clear();
             self.freeze = FreezeState::Unfrozen;
+            // What a suspend kept back has no resume to wait for any more.
+            self.device_config.release();
         }
         if self.freeze == FreezeState::Freezing {
             effects.push(Effect::Freeze);

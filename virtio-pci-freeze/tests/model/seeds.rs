@@ -79,7 +79,7 @@ const CHANGE: Step = Step::UpdateDeviceConfig {
 const LOST: Step = Step::SaveAndRestore { lost: true };
 const NOTIFY: Step = Step::Notify { queue: 1 };
 
-const SEEDS: [Seed; 18] = [
+const SEEDS: [Seed; 20] = [
     seed("sleep-no-hooks", 0, true, &NO_HOOKS),
     seed("sleep-hooks", 0, true, &HOOKS),
     seed("sleep-no-reset", 8, false, &NO_RESET),
@@ -166,6 +166,28 @@ const SEEDS: [Seed; 18] = [
         ],
     ),
     seed("error", 0, false, &[Step::Bind, Step::NeedsReset, CHANGE]),
+    // Found by the fuzzer: a suspended device with a change to come, lost in a restore, could not be saved again.
+    seed(
+        "restore-lost-suspended",
+        0x10,
+        false,
+        &[Step::Bind, SUSPEND, CHANGE, LOST, RESTORE],
+    ),
+    // Found by the fuzzer: likewise while the reset of such a device is under way.
+    seed(
+        "restore-suspended-resetting",
+        0x10,
+        false,
+        &[
+            Step::Bind,
+            SUSPEND,
+            CHANGE,
+            SLOW,
+            RESET,
+            RESTORE,
+            Step::Answer,
+        ],
+    ),
     seed("tail", 1, true, &NO_HOOKS),
     seed("retention-off", 6, false, &NO_HOOKS),
     seed("no-power-management", 0x20, true, &NO_HOOKS),

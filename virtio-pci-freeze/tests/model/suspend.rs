@@ -211,3 +211,14 @@ fn a_suspended_device_that_sleeps_as_well_is_parked_by_the_reset_of_the_wake() {
     assert_eq!(activations(&mut machine), [ActivationKind::Reinstated]);
     assert_eq!(driver.status(&mut machine), 0x0f);
 }
+
+#[test]
+fn a_change_during_the_reset_of_a_suspended_device_comes_after_those_that_waited() {
+    let (mut machine, mut driver) = suspended();
+    change_config(&mut machine, 5);
+    machine.device.answers = false;
+    driver.write(&mut machine, Register::DeviceStatus, 0);
+    change_config(&mut machine, 6);
+    assert!(machine.answer_next());
+    assert_eq!(config_byte(&mut machine, &driver), 6);
+}
