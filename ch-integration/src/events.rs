@@ -3,10 +3,11 @@
 
 //! What happens to a device, told on stderr and to whoever asked for events.
 
+use std::mem;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::info;
 use serde::Serialize;
@@ -89,6 +90,43 @@ pub struct Event {
 /// A subscriber that does not read is dropped once this many events wait for it.
 const BACKLOG: usize = 1024;
 
+/// Lines on stderr in one [`WINDOW`]. Every event but a VMM's coming and going is a guest's doing, and one that resets
+/// its device in a loop must not fill the host's disk. A guest that only sleeps stays far below.
+const LINES: u32 = 100;
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Which events are printed.
+#[derive(Debug)]
+struct Lines {
+    window: Instant,
+    printed: u32,
+    dropped: u64,
+}
+
+impl Lines {
+    fn new(now: Instant) -> Self {
+        Self {
+            window: now,
+            printed: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Whether an event may be printed now, and if so how many were not since the last one that was.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if now.duration_since(self.window) >= WINDOW {
+            self.window = now;
+            self.printed = 0;
+        }
+        if self.printed >= LINES {
+            self.dropped = self.dropped.saturating_add(1);
+            return None;
+        }
+        self.printed += 1;
+        Some(mem::take(&mut self.dropped))
+    }
+}
+
 /// Tells events to stderr and to subscribers.
 #[derive(Debug)]
 pub struct EventLog {
@@ -96,17 +134,23 @@ pub struct EventLog {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
     seq: u64,
+    lines: Lines,
     subscribers: Vec<SyncSender<Event>>,
 }
 
 impl Default for EventLog {
     fn default() -> Self {
+        let start = Instant::now();
         Self {
-            start: Instant::now(),
-            inner: Mutex::default(),
+            start,
+            inner: Mutex::new(Inner {
+                seq: 0,
+                lines: Lines::new(start),
+                subscribers: Vec::new(),
+            }),
         }
     }
 }
@@ -121,8 +165,12 @@ impl EventLog {
     }
 
     pub(crate) fn emit(&self, kind: EventKind) {
-        info!("{kind}");
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.lines.admit(Instant::now()) {
+            Some(0) => info!("{kind}"),
+            Some(dropped) => info!("{kind} ({dropped} events before it were not printed)"),
+            None => {}
+        }
         inner.seq += 1;
         let event = Event {
             seq: inner.seq,
@@ -212,5 +260,31 @@ mod text {
                 Self::NeedsReset { reason } => write!(f, "needs reset: {reason}"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_never_stops_gets_so_many_lines_a_window_and_the_rest_are_counted() {
+        let start = Instant::now();
+        let mut lines = Lines::new(start);
+        let printed = (0..1000).filter(|_| lines.admit(start).is_some()).count();
+        assert_eq!(printed, LINES as usize);
+        assert_eq!(lines.admit(start + WINDOW / 2), None);
+        assert_eq!(lines.admit(start + WINDOW), Some(1001 - u64::from(LINES)));
+        assert_eq!(lines.admit(start + WINDOW), Some(0));
+    }
+
+    #[test]
+    fn a_subscriber_gets_every_event_whether_it_was_printed_or_not() {
+        let log = EventLog::default();
+        let events = log.subscribe();
+        let sent = LINES * 2;
+        (0..sent).for_each(|_| log.emit(EventKind::Unfreeze));
+        let numbers: Vec<u64> = events.try_iter().map(|event| event.seq).collect();
+        assert_eq!(numbers, (1..=u64::from(sent)).collect::<Vec<_>>());
     }
 }
