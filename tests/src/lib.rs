@@ -18,3 +18,4 @@ pub mod nested;
 mod process;
 pub mod qmp;
 pub mod resume;
+pub mod way;

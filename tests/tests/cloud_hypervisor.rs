@@ -11,6 +11,7 @@ use guest_agent::protocol::{Command, Info, LoadReport, RunReport, SleepReport, T
 use tests::image::Image;
 use tests::lab::{Kernel, Lab};
 use tests::nested::{CloudHypervisor, Nested};
+use tests::way::{Resets, Way};
 
 /// The PM capability without No_Soft_Reset.
 const SOFT_RESET: &str = "--no-soft-reset off";
@@ -92,25 +93,6 @@ fn a_device_without_retention_loses_the_picture() -> Result<()> {
     Ok(())
 }
 
-/// The way the device takes through a sleep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// The driver touches no register.
-    Untouched,
-    /// The driver resets the function and takes its queues for still set up.
-    Reinstated,
-    /// The driver resets the device and sets its queues up again, but not its resources.
-    Requeued,
-}
-
-/// What the server counted.
-#[derive(Debug, Clone, Copy)]
-struct Resets {
-    reinstatements: u64,
-    frozen: u64,
-    full: u64,
-}
-
 struct Rig {
     nested: Nested,
     way: Way,
@@ -178,20 +160,7 @@ impl Rig {
         let after = self.resets()?;
         self.nested.show(Target::Drm, seed + 1)?;
         self.say(&format!("slept {report:?}: {before:?} -> {after:?}"));
-        let reinstated = after.reinstatements - before.reinstatements;
-        let frozen = after.frozen > before.frozen;
-        let full = after.full > before.full;
-        let expected = match self.way {
-            Way::Untouched => (0, false, false),
-            Way::Reinstated => (1, true, false),
-            Way::Requeued => (0, true, false),
-        };
-        ensure!(
-            (reinstated, frozen, full) == expected,
-            "{:?}: {before:?} -> {after:?}",
-            self.way
-        );
-        Ok(())
+        self.way.must_lead(before, after)
     }
 
     /// The driver's last notification before a sleep may meet a function that is in D3 already, and
@@ -245,10 +214,6 @@ impl Rig {
     }
 
     fn resets(&self) -> Result<Resets> {
-        Ok(Resets {
-            reinstatements: self.nested.counter("reinstatements")?,
-            frozen: self.nested.counter("frozen_resets")?,
-            full: self.nested.counter("full_resets")?,
-        })
+        Resets::read(|name| self.nested.counter(name))
     }
 }

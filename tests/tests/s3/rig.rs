@@ -9,6 +9,7 @@ use tests::guest::{Guest, Wake};
 use tests::image::Image;
 use tests::lab::{Kernel, Lab};
 use tests::machine::{Gpu, Machine};
+use tests::way::{Resets, Way};
 
 /// The GPU's address: the only device that the command line puts on the root bus.
 pub(crate) const GPU_ADDRESS: &str = "0000:00:01.0";
@@ -18,19 +19,6 @@ pub(crate) const SOFT_RESET: [&str; 2] = ["--no-soft-reset", "off"];
 
 /// Every reset is a full one, and the PM capability has no No_Soft_Reset.
 pub(crate) const NO_RETENTION: [&str; 2] = ["--freeze", "off"];
-
-/// The way a device takes through a sleep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// No_Soft_Reset: the driver touches no register.
-    Untouched,
-    /// A driver without sleep hooks resets the function and takes its queues for still set up.
-    Reinstated,
-    /// A driver with hooks (Linux 7.3) resets the device on the way to sleep, before anything but
-    /// freeze_mode tells of it, and comes back without looking for its registers. It sets its queues up
-    /// again, but not its resources.
-    Requeued,
-}
 
 /// The guest ends before its server.
 #[derive(Debug)]
@@ -115,28 +103,12 @@ impl Rig {
             .must_show("after-wake", picture)
             .context("right after the wake")?;
         let after = self.resets()?;
-        let reinstated = after.reinstatements - before.reinstatements;
-        let frozen = after.frozen > before.frozen;
-        let full = after.full > before.full;
-        let expected = match self.way {
-            Way::Untouched => (0, false, false),
-            Way::Reinstated => (1, true, false),
-            Way::Requeued => (0, true, false),
-        };
-        ensure!(
-            (reinstated, frozen, full) == expected,
-            "{:?}: reinstated {reinstated} times, frozen resets: {frozen}, full resets: {full}",
-            self.way
-        );
+        self.way.must_lead(before, after)?;
         Ok(report)
     }
 
     fn resets(&self) -> Result<Resets> {
-        Ok(Resets {
-            reinstatements: self.server.counter("reinstatements")?,
-            frozen: self.server.counter("frozen_resets")?,
-            full: self.server.counter("full_resets")?,
-        })
+        Resets::read(|name| self.server.counter(name))
     }
 
     fn must_be_asleep(&self) -> Result<()> {
@@ -147,12 +119,4 @@ impl Rig {
         );
         Ok(())
     }
-}
-
-/// What the server counted.
-#[derive(Debug, Clone, Copy)]
-struct Resets {
-    reinstatements: u64,
-    frozen: u64,
-    full: u64,
 }
