@@ -5,8 +5,10 @@
 //!
 //! [`GpuDevice`] puts a [`virtio_gpu_s3::Gpu`] behind a [`virtio_pci_freeze::VirtioPciFunction`]: a worker thread that
 //! serves the queues, interrupts, events. [`vfio`] offers that as a vfio-user PCI device, to Cloud Hypervisor's
-//! `--user-device` and QEMU's `vfio-user-pci`; [`control`] is the socket through which a person looks at it.
+//! `--user-device` and QEMU's `vfio-user-pci`; [`control`] is the socket through which a person looks at it. Both come
+//! with the feature `server`; a VMM that takes the device in process builds without it.
 
+#[cfg(feature = "server")]
 pub mod control;
 mod device;
 mod events;
@@ -14,8 +16,10 @@ mod interrupts;
 mod options;
 mod screenshot;
 mod sleep_register;
+#[cfg(feature = "server")]
 pub mod socket;
 mod status;
+#[cfg(feature = "server")]
 pub mod vfio;
 mod wakeup;
 mod worker;
