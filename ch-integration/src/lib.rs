@@ -6,27 +6,41 @@
 //! [`GpuDevice`] puts a [`virtio_gpu_s3::Gpu`] behind a [`virtio_pci_freeze::VirtioPciFunction`]: a worker thread that
 //! serves the queues, interrupts, events. [`vfio`] offers that as a vfio-user PCI device, to Cloud Hypervisor's
 //! `--user-device` and QEMU's `vfio-user-pci`; [`control`] is the socket through which a person looks at it. Both come
-//! with the feature `server`; a VMM that takes the device in process builds without it.
+//! with the feature `server`; a VMM that takes the device in process builds with `gpu` alone, and its ACPI code takes
+//! [`SleepRegister`] with no feature at all.
 
 #[cfg(feature = "server")]
 pub mod control;
+#[cfg(feature = "gpu")]
 mod device;
+#[cfg(feature = "gpu")]
 mod events;
+#[cfg(feature = "gpu")]
 mod interrupts;
+#[cfg(feature = "gpu")]
 mod options;
+#[cfg(feature = "gpu")]
 mod screenshot;
 mod sleep_register;
 #[cfg(feature = "server")]
 pub mod socket;
+#[cfg(feature = "gpu")]
 mod status;
 #[cfg(feature = "server")]
 pub mod vfio;
+#[cfg(feature = "gpu")]
 mod wakeup;
+#[cfg(feature = "gpu")]
 mod worker;
 
+#[cfg(feature = "gpu")]
 pub use device::{DeviceError, GpuDevice, Memory, QUEUE_SIZES, VECTORS};
+#[cfg(feature = "gpu")]
 pub use events::{Event, EventKind, EventLog};
+#[cfg(feature = "gpu")]
 pub use options::{Backend, DeviceOptions, GpuOption, HoldList, OptionError, OutputSize, Switch};
+#[cfg(feature = "gpu")]
 pub use screenshot::{ScreenshotError, encode_png};
 pub use sleep_register::{NotAsleep, SleepRegister, SleepRequest, SleepStatus, SleepTypes};
+#[cfg(feature = "gpu")]
 pub use status::Status;
