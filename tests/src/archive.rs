@@ -40,6 +40,21 @@ impl Archive {
         Ok(())
     }
 
+    /// Adds the files of a directory and of those below it under a name. Links become the files that they name.
+    pub(crate) fn add_tree(&mut self, directory: &Path, name: &Path) -> Result<()> {
+        let read = || format!("read {}", directory.display());
+        for entry in fs::read_dir(directory).with_context(read)? {
+            let path = entry.with_context(read)?.path();
+            let name = name.join(path.file_name().context("an entry's name")?);
+            if path.is_dir() {
+                self.add_tree(&path, &name)?;
+            } else if path.exists() {
+                self.add(&path, &name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a program, and its loader and libraries at the places where it looks for them.
     pub(crate) fn add_program(&mut self, program: &Path, name: &str) -> Result<()> {
         self.add(program, name)?;

@@ -97,6 +97,16 @@ impl Lab {
         self.root.join("kernels/nested").join(file)
     }
 
+    /// Modules for all the virtio devices that a machine may have besides the GPU.
+    pub(crate) fn devices(&self, kernel: Kernel) -> PathBuf {
+        self.root.join(format!("kernels/{kernel}/devices"))
+    }
+
+    /// A virtio-fs server, with its libraries.
+    pub(crate) fn virtiofsd(&self) -> PathBuf {
+        self.root.join("virtiofsd")
+    }
+
     /// The lab's own archiver, among others.
     pub fn busybox(&self) -> PathBuf {
         self.root.join("bin/busybox")

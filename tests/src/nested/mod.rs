@@ -1,32 +1,34 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An unmodified Cloud Hypervisor on the device server. No test machine is sure to have a usable KVM,
-//! so both run inside a QEMU guest, the outer guest, whose KVM is QEMU's emulation of AMD's SVM.
+//! Cloud Hypervisor with a GPU of ours. No test machine is sure to have a usable KVM, so it runs inside a
+//! QEMU guest, the outer guest, whose KVM is QEMU's emulation of AMD's SVM.
 //!
 //! Three agents' worth of lines leave the outer guest: its own agent's on the second serial port, and
-//! on virtio ports those of the inner guest's agent and of the server's control socket.
+//! on virtio ports those of the inner guest's agent and of the GPU's control socket.
 
-use std::env;
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use guest_agent::protocol::{Command, Drawn, KernelMessage, RunReport, SleepReport, Target};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::agent::Agent;
-use crate::archive::Archive;
+mod outer;
+mod setup;
+
+pub use setup::{CloudHypervisor, Gpu, Setup, virtiofsd};
+
+use crate::agent::{Agent, Pending};
 use crate::channel::Channel;
 use crate::daemon::{self, Screenshot};
 use crate::guest::is_gpu_complaint;
 use crate::image::Image;
-use crate::lab::{Kernel, Lab};
+use crate::lab::Lab;
 use crate::process::{Running, Sockets};
 
 /// For QEMU's sockets, and one exchange with the server: a machine under full load is slow.
@@ -40,37 +42,10 @@ const SLEEP_LIMIT: Duration = Duration::from_secs(120);
 /// From the last device that suspends until the CPU idles, which nothing outside the guest shows.
 const IDLE_SETTLES: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_millis(100);
-/// The inner guest's RAM, shared with the device server.
-const MEMORY: &str = "size=512M,shared=on";
-/// Small: every pixel passes two emulated machines.
-const OUTPUT: &str = "width=640,height=480";
-
-/// A Cloud Hypervisor to test with.
-#[derive(Debug, Clone)]
-pub struct CloudHypervisor {
-    binary: PathBuf,
-}
-
-impl CloudHypervisor {
-    /// The one that `CLOUD_HYPERVISOR` names. Without that `None`, with the reason on standard error.
-    ///
-    /// # Errors
-    /// It names no file.
-    pub fn find() -> Result<Option<Self>> {
-        let Some(path) = env::var_os("CLOUD_HYPERVISOR") else {
-            eprintln!("skipped: CLOUD_HYPERVISOR names no cloud-hypervisor binary");
-            return Ok(None);
-        };
-        let binary = PathBuf::from(path);
-        ensure!(
-            binary.is_file(),
-            "CLOUD_HYPERVISOR: no file {}",
-            binary.display()
-        );
-        Ok(Some(Self { binary }))
-    }
-}
-
+/// The VMM's program, and the name of its log.
+const VMM: &str = "cloud-hypervisor";
+/// In the outer guest.
+const API_SOCKET: &str = "/tmp/api";
 /// The inner guest and the machine around it; all of it ends when this is dropped.
 #[derive(Debug)]
 pub struct Nested {
@@ -83,34 +58,33 @@ pub struct Nested {
 }
 
 impl Nested {
-    /// Boots `kernel` under Cloud Hypervisor, with a GPU from a server with `options`.
+    /// Boots the machine that `setup` describes.
     ///
     /// # Errors
     /// Something on the way there failed.
-    pub fn boot(
-        lab: &Lab,
-        vmm: &CloudHypervisor,
-        name: &str,
-        kernel: Kernel,
-        options: &str,
-    ) -> Result<Self> {
-        let nested = Self::boot_outer(lab, vmm, name, kernel)?;
-        nested.spawn("guest-agent relay /dev/vport0p1 /tmp/serial", "relay-agent")?;
-        nested.spawn(
-            "guest-agent relay /dev/vport0p2 /tmp/control",
-            "relay-control",
-        )?;
-        nested.spawn(
-            &format!(
-                "virtio-gpu-s3d --socket /tmp/gpu --control /tmp/control --gpu {OUTPUT} \
-                 --log-level info {options}"
-            ),
-            "server",
-        )?;
-        nested.explain(nested.status())?;
-        nested.spawn(&command_line(), "cloud-hypervisor")?;
+    pub fn boot(lab: &Lab, vmm: &CloudHypervisor, setup: &Setup) -> Result<Self> {
+        let nested = Self::boot_outer(lab, vmm, setup)?;
+        nested.relay("/dev/vport0p1", "/tmp/serial")?;
+        nested.relay("/dev/vport0p2", "/tmp/control")?;
+        for command in &setup.prepare {
+            nested.run(command)?;
+        }
+        if let Gpu::Server(options) = &setup.gpu {
+            nested.spawn(&server_command(options), "server")?;
+            nested.explain(nested.status())?;
+        }
+        nested.spawn(&setup.command_line(), VMM)?;
         nested.explain(nested.wait_booted(0))?;
         Ok(nested)
+    }
+
+    /// Joins a port that leaves the outer guest with a socket in it.
+    fn relay(&self, port: &str, socket: &str) -> Result<()> {
+        let name = socket.replace('/', "-");
+        self.spawn(
+            &format!("guest-agent relay {port} {socket}"),
+            &format!("relay{name}"),
+        )
     }
 
     /// Waits until the inner guest's agent has started since `from`, as long as there is hope.
@@ -121,20 +95,20 @@ impl Nested {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => self
-                    .run("pidof cloud-hypervisor")
+                    .run(&format!("pidof {VMM}"))
                     .map(drop)
                     .context("Cloud Hypervisor has ended")?,
             }
         }
     }
 
-    fn boot_outer(lab: &Lab, vmm: &CloudHypervisor, name: &str, kernel: Kernel) -> Result<Self> {
-        let directory = lab.run_directory(&format!("{name}-{kernel}"))?;
+    fn boot_outer(lab: &Lab, vmm: &CloudHypervisor, setup: &Setup) -> Result<Self> {
+        let directory = lab.run_directory(&format!("{}-{}", setup.name, setup.kernel))?;
         let initramfs = directory.join("initramfs");
-        pack(lab, vmm, kernel, &initramfs)?;
+        outer::pack(lab, vmm, setup, &initramfs)?;
         let sockets = Sockets::create()?;
         let console = directory.join("console.log");
-        let arguments = outer_arguments(lab, &initramfs, sockets.path(), &console);
+        let arguments = outer::arguments(lab, &initramfs, sockets.path(), &console);
         let qemu = Running::start(&lab.qemu(), arguments, &directory.join("qemu.log"))?;
         let path = |name| sockets.path().join(name);
         let nested = Self {
@@ -151,20 +125,81 @@ impl Nested {
         Ok(nested)
     }
 
-    /// Runs a command in the outer guest.
-    fn run(&self, command: &str) -> Result<String> {
-        let report: RunReport = self.outer.call(Command::Run {
-            program: "sh".to_owned(),
-            arguments: vec!["-c".to_owned(), command.to_owned()],
-        })?;
+    /// Runs a shell command in the outer guest, and gives its standard output.
+    ///
+    /// # Errors
+    /// It did not exit with 0.
+    pub fn run(&self, command: &str) -> Result<String> {
+        let report: RunReport = self.outer.call(shell(command))?;
         ensure!(report.status == Some(0), "{command}: {report:?}");
         Ok(report.stdout)
     }
 
     /// Starts a program in the outer guest that stays; its output goes to a log named `name`.
-    fn spawn(&self, command: &str, name: &str) -> Result<()> {
+    ///
+    /// # Errors
+    /// There is no shell to start it.
+    pub fn spawn(&self, command: &str, name: &str) -> Result<()> {
         let detached = format!("setsid {command} </dev/null >/tmp/{name}.log 2>&1 &");
         self.run(&detached).map(drop)
+    }
+
+    /// Asks Cloud Hypervisor through its API, as `ch-remote` with `arguments`; gives what that prints.
+    ///
+    /// # Errors
+    /// The VMM refused; the error has its words.
+    pub fn ch_remote(&self, arguments: &str) -> Result<String> {
+        self.run(&format!("ch-remote --api-socket {API_SOCKET} {arguments}"))
+    }
+
+    /// Where a sleep of the inner guest begins and how it ends is up to the caller: the reply comes
+    /// with [`Nested::finish_sleep`].
+    ///
+    /// # Errors
+    /// The agent's channel is gone.
+    pub fn start_sleep(&self, state: &str) -> Result<Pending> {
+        self.inner.start(sleep(state, None))
+    }
+
+    /// What the guest says of a sleep once it is awake again.
+    ///
+    /// # Errors
+    /// It does not wake, or calls its sleep failed.
+    pub fn finish_sleep(&self, pending: &Pending) -> Result<SleepReport> {
+        self.explain(self.inner.finish(pending, SLEEP_LIMIT))
+    }
+
+    /// Runs a shell command in the inner guest, and gives its standard output.
+    ///
+    /// # Errors
+    /// It did not exit with 0.
+    pub fn inner_run(&self, command: &str) -> Result<String> {
+        let report: RunReport = self.call(shell(command))?;
+        ensure!(report.status == Some(0), "{command}: {report:?}");
+        Ok(report.stdout)
+    }
+
+    /// Ends Cloud Hypervisor at once, and waits until it is gone. The outer guest and the relays stay.
+    ///
+    /// # Errors
+    /// None runs, or it stays.
+    pub fn kill_vmm(&self) -> Result<()> {
+        let command = format!(
+            "pid=$(pidof {VMM}) && kill -9 $pid && while kill -0 $pid 2>/dev/null; do sleep 0.1; done; \
+             rm -f {API_SOCKET} /tmp/serial"
+        );
+        self.run(&command).map(drop)
+    }
+
+    /// Starts Cloud Hypervisor again with just these arguments, for example `--restore`.
+    ///
+    /// # Errors
+    /// There is no shell to start it.
+    pub fn start_vmm(&self, arguments: &str) -> Result<()> {
+        self.spawn(
+            &format!("{VMM} -v --api-socket {API_SOCKET} {arguments}"),
+            VMM,
+        )
     }
 
     /// Has the agent in the inner guest do something.
@@ -307,6 +342,11 @@ impl Nested {
         Ok(())
     }
 
+    /// Where this run's logs and pictures are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The version of the Cloud Hypervisor under test.
     ///
     /// # Errors
@@ -337,59 +377,16 @@ fn sleep(state: &str, pm_test: Option<&str>) -> Command {
     }
 }
 
-/// Cloud Hypervisor's arguments. Its only serial port is the agent's, so the kernel must be quiet on it:
-/// with loglevel=1 nothing but a panic is printed there.
-fn command_line() -> String {
+fn shell(command: &str) -> Command {
+    Command::Run {
+        program: "sh".to_owned(),
+        arguments: vec!["-c".to_owned(), command.to_owned()],
+    }
+}
+
+fn server_command(options: &str) -> String {
     format!(
-        "cloud-hypervisor -v --kernel /payload/vmlinuz --initramfs /payload/initramfs --cpus boot=1 \
-         --memory {MEMORY} --serial socket=/tmp/serial --console off --user-device socket=/tmp/gpu \
-         --cmdline 'console=ttyS0 loglevel=1 panic=-1 rdinit=/init no_timer_check \
-         vt.global_cursor_default=0 consoleblank=0 AGENT_PORT=/dev/ttyS0'"
+        "virtio-gpu-s3d --socket /tmp/gpu --control /tmp/control --gpu {} --log-level info {options}",
+        setup::OUTPUT
     )
-}
-
-fn outer_arguments(lab: &Lab, initramfs: &Path, sockets: &Path, console: &Path) -> Vec<OsString> {
-    // One CPU and one TCG thread: with more, an outer guest oopsed now and then (QEMU's SVM).
-    // qemu64 and not max: the features that KVM passes on must all work nested.
-    let fixed = "-nodefaults -no-user-config -no-reboot -machine q35 -accel tcg,thread=single \
-                 -cpu qemu64,+svm,+npt,+pdpe1gb,+fsgsbase,+smep -smp 1 -m 3072 -display none -nic none \
-                 -device virtio-serial-pci";
-    let mut arguments: Vec<OsString> = fixed.split_whitespace().map(OsString::from).collect();
-    let mut add = |option: &str, value: String| {
-        arguments.extend([OsString::from(option), value.into()]);
-    };
-    add("-kernel", lab.nested("vmlinuz").display().to_string());
-    add("-initrd", initramfs.display().to_string());
-    let command_line = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init no_timer_check";
-    add("-append", command_line.to_owned());
-    add("-serial", format!("file:{}", console.display()));
-    for name in ["outer", "inner", "control"] {
-        let path = sockets.join(name).display().to_string();
-        let socket = format!("socket,id={name},path={path},server=on,wait=off");
-        add("-chardev", socket);
-    }
-    add("-serial", "chardev:outer".to_owned());
-    for (number, name) in [(1, "inner"), (2, "control")] {
-        let port = format!("virtserialport,nr={number},chardev={name},name={name}");
-        add("-device", port);
-    }
-    arguments
-}
-
-/// The outer guest's initramfs, and behind it an archive of what it runs: Linux unpacks both.
-fn pack(lab: &Lab, vmm: &CloudHypervisor, kernel: Kernel, out: &Path) -> Result<()> {
-    let base = lab.nested("initramfs");
-    if !base.exists() {
-        bail!("no {}: run scripts/lab initramfs nested", base.display());
-    }
-    fs::copy(&base, out).with_context(|| format!("copy {}", base.display()))?;
-    let staging = out.with_extension("staging");
-    let mut archive = Archive::create(&staging)?;
-    archive.add_program(&vmm.binary, "bin/cloud-hypervisor")?;
-    archive.add_program(&daemon::program()?, "bin/virtio-gpu-s3d")?;
-    archive.add(&lab.vmlinuz(kernel), "payload/vmlinuz")?;
-    archive.add(&lab.initramfs(kernel), "payload/initramfs")?;
-    let file = File::options().append(true).open(out);
-    let file = file.with_context(|| format!("open {}", out.display()))?;
-    archive.append_to(&lab.busybox(), file)
 }

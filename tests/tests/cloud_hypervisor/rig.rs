@@ -1,100 +1,23 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An unmodified Cloud Hypervisor and the device server: stock guests bind, draw, sleep as far as that
-//! VMM lets them, and reboot. `CLOUD_HYPERVISOR` names the binary; without it the suite is skipped.
+//! A nested machine with the device server, and what its guest must live through.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use guest_agent::protocol::{Command, Info, LoadReport, RunReport, SleepReport, Target};
+use guest_agent::protocol::{Command, Info, LoadReport, SleepReport, Target};
 use tests::image::Image;
 use tests::lab::{Kernel, Lab};
-use tests::nested::{CloudHypervisor, Nested};
+use tests::nested::{CloudHypervisor, Gpu, Nested, Setup};
 use tests::way::{Resets, Way};
 
-/// The PM capability without No_Soft_Reset.
-const SOFT_RESET: &str = "--no-soft-reset off";
 /// From a wake until a guest that draws without pause has had some frames served.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 
-#[test]
-fn linux_6_1_keeps_its_picture_through_sleeps_and_draws_after_a_reboot() -> Result<()> {
-    let Some(rig) = Rig::start("ch", Kernel::V6_1, "", Way::Reinstated)? else {
-        return Ok(());
-    };
-    rig.must_sleep()?;
-    rig.must_reboot()
-}
-
-#[test]
-fn linux_7_keeps_its_picture_through_sleeps_and_draws_after_a_reboot() -> Result<()> {
-    let Some(rig) = Rig::start("ch", Kernel::V7, "", Way::Untouched)? else {
-        return Ok(());
-    };
-    rig.must_sleep()?;
-    rig.must_reboot()
-}
-
-#[test]
-fn linux_6_12_keeps_its_picture_when_the_driver_resets_the_function() -> Result<()> {
-    match Rig::start("ch-soft-reset", Kernel::V6_12, SOFT_RESET, Way::Reinstated)? {
-        Some(rig) => {
-            rig.must_sleep()?;
-            rig.must_sleep_under_load()
-        }
-        None => Ok(()),
-    }
-}
-
-/// What a driver with sleep hooks needs when there is no No_Soft_Reset.
-#[test]
-fn linux_7_keeps_its_picture_by_freeze_mode_when_the_driver_resets_the_device() -> Result<()> {
-    let hooks = Lab::find()?.map(|lab| lab.driver_resets_at_sleep(Kernel::V7));
-    let way = match hooks.transpose()? {
-        Some(true) => Way::Requeued,
-        _ => Way::Reinstated,
-    };
-    let Some(rig) = Rig::start("ch-freeze-mode", Kernel::V7, SOFT_RESET, way)? else {
-        return Ok(());
-    };
-    let report: RunReport = rig.nested.call(Command::Run {
-        program: "virtio-freezectl".to_owned(),
-        arguments: vec!["freeze".to_owned()],
-    })?;
-    ensure!(report.status == Some(0), "virtio-freezectl: {report:?}");
-    rig.must_sleep()
-}
-
-/// The same sleep without what makes the picture survive: the suite could otherwise pass by luck.
-#[test]
-fn a_device_without_retention_loses_the_picture() -> Result<()> {
-    let Some(rig) = Rig::start(
-        "ch-freeze-off",
-        Kernel::V6_1,
-        "--freeze off",
-        Way::Untouched,
-    )?
-    else {
-        return Ok(());
-    };
-    let picture = rig.nested.show(Target::Drm, 1)?;
-    let before = rig.resets()?;
-    rig.nested.abort_sleep()?;
-    let shown = rig.nested.screenshot("after-sleep")?;
-    ensure!(
-        shown.image.must_be(&picture).is_err(),
-        "the picture is still there"
-    );
-    ensure!(
-        rig.resets()?.full > before.full,
-        "no reset destroyed the device's state"
-    );
-    Ok(())
-}
-
-struct Rig {
-    nested: Nested,
+/// A nested machine whose GPU is the device server.
+pub(crate) struct Rig {
+    pub(crate) nested: Nested,
     way: Way,
     label: String,
     start: Instant,
@@ -102,12 +25,21 @@ struct Rig {
 
 impl Rig {
     /// Boots `kernel` on a server with `options`. `None` without a lab or a Cloud Hypervisor.
-    fn start(name: &str, kernel: Kernel, options: &str, way: Way) -> Result<Option<Self>> {
+    pub(crate) fn start(
+        name: &str,
+        kernel: Kernel,
+        options: &str,
+        way: Way,
+    ) -> Result<Option<Self>> {
         let (Some(vmm), Some(lab)) = (CloudHypervisor::find()?, Lab::find()?) else {
             return Ok(None);
         };
         let start = Instant::now();
-        let nested = Nested::boot(&lab, &vmm, name, kernel, options)?;
+        let setup = Setup {
+            gpu: Gpu::Server(options.to_owned()),
+            ..Setup::new(name, kernel)
+        };
+        let nested = Nested::boot(&lab, &vmm, &setup)?;
         let rig = Self {
             nested,
             way,
@@ -128,7 +60,7 @@ impl Rig {
     }
 
     /// Two sleeps cut short at the devices and a suspend-to-idle with a wake.
-    fn must_sleep(&self) -> Result<()> {
+    pub(crate) fn must_sleep(&self) -> Result<()> {
         for cycle in 1..=2 {
             self.keeping(10 * cycle, |_| self.nested.abort_sleep())
                 .with_context(|| format!("pm_test=devices, cycle {cycle}"))?;
@@ -165,7 +97,7 @@ impl Rig {
 
     /// The driver's last notification before a sleep may meet a function that is in D3 already, and
     /// must not be lost.
-    fn must_sleep_under_load(&self) -> Result<()> {
+    pub(crate) fn must_sleep_under_load(&self) -> Result<()> {
         let target = Target::Drm;
         // The load is a client of its own, and only one can be master of the screen.
         self.nested.call::<()>(Command::ReleaseDrm)?;
@@ -202,7 +134,7 @@ impl Rig {
     }
 
     /// A reboot destroys the old guest's state and gives the next one a working device.
-    fn must_reboot(&self) -> Result<()> {
+    pub(crate) fn must_reboot(&self) -> Result<()> {
         let before = self.resets()?;
         self.nested.reboot()?;
         self.nested
@@ -213,7 +145,7 @@ impl Rig {
         self.nested.must_have_no_gpu_complaint(0)
     }
 
-    fn resets(&self) -> Result<Resets> {
+    pub(crate) fn resets(&self) -> Result<Resets> {
         Resets::read(|name| self.nested.counter(name))
     }
 }

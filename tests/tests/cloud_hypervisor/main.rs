@@ -1,0 +1,8 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Guests of the real Cloud Hypervisor. `CLOUD_HYPERVISOR` names its binary; without it the suite is
+//! skipped. What needs our series runs where `CH_REMOTE` names that build's `ch-remote` too.
+
+mod kit;
+mod rig;
+mod unmodified;
