@@ -1,0 +1,241 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Cloud Hypervisor's rules for a commit message, and ours: the trailers are left to the one who sends it.
+
+use thiserror::Error;
+
+/// The widest title and body line, in characters.
+const COLUMNS: usize = 72;
+
+/// What is wrong with a message.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum MessageFault {
+    /// The title has no component.
+    #[error("the title is not `component[, component]: summary`: {title:?}")]
+    NoComponent {
+        /// The title.
+        title: String,
+    },
+    /// The title is too wide or ends in a full stop.
+    #[error("the title has {columns} columns; {COLUMNS} are the limit")]
+    LongTitle {
+        /// Its width.
+        columns: usize,
+    },
+    /// A title is not a sentence.
+    #[error("the title ends in a full stop")]
+    FullStop,
+    /// There is no why and how.
+    #[error("there is no body that says why and how")]
+    NoBody,
+    /// A line of the body is too wide.
+    #[error("line {line} of the body has {columns} columns; {COLUMNS} are the limit")]
+    LongLine {
+        /// Which, from 1.
+        line: usize,
+        /// Its width.
+        columns: usize,
+    },
+    /// A trailer that names somebody.
+    #[error("line {line} of the body is a trailer, which the sender adds: {trailer:?}")]
+    Trailer {
+        /// Which, from 1.
+        line: usize,
+        /// What it is.
+        trailer: String,
+    },
+    /// An address.
+    #[error("line {line} of the body has a mail address")]
+    Address {
+        /// Which, from 1.
+        line: usize,
+    },
+    /// A path of somebody's machine.
+    #[error("line {line} of the body has a path of somebody's machine")]
+    MachinePath {
+        /// Which, from 1.
+        line: usize,
+    },
+    /// Characters that no message needs.
+    #[error("the message has a control character, or blanks at the end of a line")]
+    Untidy,
+}
+
+/// Everything that is wrong with a message.
+#[must_use]
+pub fn lint(title: &str, body: &str) -> Vec<MessageFault> {
+    let mut faults = Vec::new();
+    if components(title).is_none() {
+        faults.push(MessageFault::NoComponent {
+            title: title.to_owned(),
+        });
+    }
+    let columns = title.chars().count();
+    if columns > COLUMNS {
+        faults.push(MessageFault::LongTitle { columns });
+    }
+    if title.ends_with('.') {
+        faults.push(MessageFault::FullStop);
+    }
+    if body.trim().is_empty() {
+        faults.push(MessageFault::NoBody);
+    }
+    let untidy = |line: &str| {
+        line.trim_end() != line || line.contains(|c: char| c.is_control() && c != '\t')
+    };
+    if untidy(title) || body.split('\n').any(untidy) {
+        faults.push(MessageFault::Untidy);
+    }
+    lint_body(body, &mut faults);
+    faults
+}
+
+/// The components that a title begins with, or `None` if it begins with none.
+#[must_use]
+pub fn components(title: &str) -> Option<Vec<&str>> {
+    let (prefix, summary) = title.split_once(": ")?;
+    let names: Vec<&str> = prefix.split(", ").collect();
+    let plain = |name: &&str| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'))
+    };
+    (names.iter().all(plain) && !summary.trim().is_empty()).then_some(names)
+}
+
+/// Takes the trailers of a sender away from the end of a body, and gives back how many.
+pub fn strip_sender(body: &mut String) -> usize {
+    let mut stripped = 0_usize;
+    loop {
+        body.truncate(body.trim_end().len());
+        let (start, last) = body.rsplit_once('\n').unwrap_or(("", body.as_str()));
+        if !["Signed-off-by: ", "Assisted-by: "]
+            .iter()
+            .any(|key| last.starts_with(key))
+        {
+            return stripped;
+        }
+        *body = start.to_owned();
+        stripped = stripped.saturating_add(1);
+    }
+}
+
+fn lint_body(body: &str, faults: &mut Vec<MessageFault>) {
+    let mut code = false;
+    for (index, text) in body.split('\n').enumerate() {
+        let line = index.saturating_add(1);
+        code ^= text.starts_with("```");
+        let columns = text.chars().count();
+        if columns > COLUMNS && !code && !may_be_wide(text) {
+            faults.push(MessageFault::LongLine { line, columns });
+        }
+        if let Some((key, _)) = text.split_once(": ")
+            && key.ends_with("-by")
+            && !key.contains(' ')
+        {
+            faults.push(MessageFault::Trailer {
+                line,
+                trailer: key.to_owned(),
+            });
+        }
+        if text.split_whitespace().any(is_address) {
+            faults.push(MessageFault::Address { line });
+        }
+        if ["/home/", "/root/", "/Users/"]
+            .iter()
+            .any(|place| text.contains(place))
+        {
+            faults.push(MessageFault::MachinePath { line });
+        }
+    }
+}
+
+/// Quoted text and links are not wrapped.
+fn may_be_wide(text: &str) -> bool {
+    let link =
+        text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '[' | ']' | ':' | ' '));
+    text.starts_with([' ', '\t'])
+        || text.starts_with("Link: ")
+        || link.starts_with("https://")
+        || link.starts_with("http://")
+}
+
+fn is_address(word: &str) -> bool {
+    let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+    word.split_once('@')
+        .is_some_and(|(name, domain)| !name.is_empty() && domain.contains('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_in_good_form_passes() {
+        let body = "Why, and how, in a few words.\n\n\
+             [0]: https://example.com/a/very/long/link/that/nobody/can/wrap/at/72/columns\n\n\
+             \x20   and quoted text that is much wider than anything that anybody would want to read";
+        assert_eq!(lint("vmm, devices: acpi: Track the sleep state", body), []);
+    }
+
+    #[test]
+    fn a_title_begins_with_its_components() {
+        assert_eq!(components("vmm, pci: Add it"), Some(vec!["vmm", "pci"]));
+        for title in [
+            "Add it",
+            "Vmm: Add it",
+            "vmm:Add it",
+            "vmm : Add it",
+            "vmm: ",
+            ", a: b",
+        ] {
+            assert_eq!(components(title), None, "{title:?}");
+        }
+    }
+
+    #[test]
+    fn each_rule_is_told_by_its_name() {
+        let long = format!("vmm: {}", "x".repeat(68));
+        assert_eq!(
+            lint(&long, "Why."),
+            [MessageFault::LongTitle { columns: 73 }]
+        );
+        assert_eq!(lint("vmm: Do.", "Why."), [MessageFault::FullStop]);
+        assert_eq!(lint("vmm: Do", ""), [MessageFault::NoBody]);
+        assert_eq!(lint("vmm: Do", "Why. "), [MessageFault::Untidy]);
+        let wide = format!("Why.\n{}", "x ".repeat(37).trim_end());
+        assert_eq!(
+            lint("vmm: Do", &wide),
+            [MessageFault::LongLine {
+                line: 2,
+                columns: 73
+            }]
+        );
+        assert_eq!(
+            lint("vmm: Do", "Why.\n\nReviewed-by: Somebody"),
+            [MessageFault::Trailer {
+                line: 3,
+                trailer: "Reviewed-by".to_owned()
+            }]
+        );
+        assert_eq!(
+            lint("vmm: Do", "Ask <somebody@example.com>."),
+            [MessageFault::Address { line: 1 }]
+        );
+        assert_eq!(
+            lint("vmm: Do", "Seen in /home/somebody."),
+            [MessageFault::MachinePath { line: 1 }]
+        );
+    }
+
+    #[test]
+    fn only_the_trailers_of_the_sender_are_taken_away() {
+        let mut body = "Why.\n\nReviewed-by: A\nAssisted-by: B\nSigned-off-by: C\n".to_owned();
+        assert_eq!(strip_sender(&mut body), 2);
+        assert_eq!(body, "Why.\n\nReviewed-by: A");
+        let mut alone = "Signed-off-by: C".to_owned();
+        assert_eq!(strip_sender(&mut alone), 1);
+        assert_eq!(alone, "");
+    }
+}
