@@ -4,20 +4,27 @@
 //!
 //! Linux backs a framebuffer with single pages in any order, and sends small damage rectangles.
 //! Walking the table from its start for each row, as other devices do, makes such a rectangle
-//! cost as much as the whole frame; here a row costs a step forward, or a binary search.
+//! cost as much as the whole frame; here an index tells about where a row starts.
 //! Addresses are the guest's: they stay good over a frozen reset and when the VMM remaps memory,
 //! which a host pointer would not.
 
-use vm_memory::bitmap::MS;
-use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
+mod index;
+mod prefetch;
+mod reader;
+
+use vm_memory::GuestAddress;
 
 use crate::error::GuestError;
+use crate::memory::GuestMemoryBackend;
 use crate::protocol::wire::MemEntry;
+use index::Index;
+use reader::Reader;
 
 /// Guest memory ranges that together back a resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backing {
     segments: Vec<Segment>,
+    index: Index,
     len: u64,
 }
 
@@ -80,7 +87,7 @@ impl Rows {
 
 impl Backing {
     /// Bytes of host memory an entry costs at most.
-    pub(crate) const BYTES_PER_ENTRY: u64 = size_of::<Segment>() as u64;
+    pub(crate) const BYTES_PER_ENTRY: u64 = size_of::<Segment>() as u64 + Index::BYTES_PER_SEGMENT;
 
     /// Checks that every entry is guest memory, and merges neighbours.
     pub(crate) fn new<M: GuestMemoryBackend + ?Sized>(
@@ -89,7 +96,7 @@ impl Backing {
     ) -> Result<Self, GuestError> {
         let mut backing = Self {
             segments: Vec::with_capacity(entries.len()),
-            len: 0,
+            ..Self::default()
         };
         for entry in entries {
             let address = entry.addr.get();
@@ -102,7 +109,7 @@ impl Backing {
             }
             backing.push(address, length).ok_or(no_memory)?;
         }
-        backing.segments.shrink_to_fit();
+        backing.finish();
         Ok(backing)
     }
 
@@ -112,8 +119,13 @@ impl Backing {
         for (address, len) in ranges {
             backing.push(*address, *len)?;
         }
-        backing.segments.shrink_to_fit();
+        backing.finish();
         Some(backing)
+    }
+
+    fn finish(&mut self) {
+        self.segments.shrink_to_fit();
+        self.index = Index::new(&self.segments, self.len);
     }
 
     /// Guest address and length of each range.
@@ -150,7 +162,8 @@ impl Backing {
 
     /// Bytes of host memory the table takes.
     pub(crate) fn host_bytes(&self) -> u64 {
-        (self.segments.len() as u64).saturating_mul(Self::BYTES_PER_ENTRY)
+        let segments = (self.segments.len() as u64).saturating_mul(size_of::<Segment>() as u64);
+        segments.saturating_add(self.index.host_bytes())
     }
 
     /// Guest address and length of each piece of `len` bytes from `offset` on.
@@ -160,9 +173,8 @@ impl Backing {
             address: offset,
             length: len,
         })?;
-        let first = self
-            .segments
-            .partition_point(|segment| segment.end() <= offset);
+        let first = self.index.find(&self.segments, offset);
+        let first = first.unwrap_or(self.segments.len());
         let tail = self.segments.get(first..).unwrap_or_default();
         let piece = |segment: &Segment| {
             let start = segment.offset.max(offset);
@@ -197,137 +209,24 @@ impl Backing {
             return Ok(());
         }
         self.check_rows(rows)?;
-        let mut reader = Reader::new(&self.segments, mem);
+        let mut reader = Reader::new(self, mem);
         if rows.stride == rows.len as u64 && target_stride == rows.len {
             // Rows without gaps on both sides are one long row.
             let total = rows.len.checked_mul(rows.count as usize);
             let target = total.and_then(|total| target.get_mut(..total));
             return reader.read(rows.offset, target.ok_or(outside)?);
         }
+        let last = (rows.count as usize).saturating_sub(1);
+        let needed = target_stride
+            .checked_mul(last)
+            .and_then(|before| before.checked_add(rows.len))
+            .filter(|_| target_stride >= rows.len)
+            .and_then(|needed| target.get_mut(..needed))
+            .ok_or(outside)?;
         let mut position = rows.offset;
-        let mut rest = target;
-        for row in 0..rows.count {
-            let (head, tail) = rest
-                .split_at_mut_checked(rows.len)
-                .ok_or_else(|| outside.clone())?;
-            reader.read(position, head)?;
-            if row.saturating_add(1) < rows.count {
-                let gap = target_stride.checked_sub(rows.len);
-                rest = gap
-                    .and_then(|gap| tail.get_mut(gap..))
-                    .ok_or_else(|| outside.clone())?;
-                position = position.saturating_add(rows.stride);
-            } else {
-                rest = tail;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads forward, remembering the segment and the memory region of the last byte.
-struct Reader<'a, M: GuestMemoryBackend + ?Sized> {
-    segments: &'a [Segment],
-    index: usize,
-    segment: Segment,
-    mem: &'a M,
-    region_start: u64,
-    region: Option<VolatileSlice<'a, MS<'a, M>>>,
-}
-
-impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
-    fn new(segments: &'a [Segment], mem: &'a M) -> Self {
-        Self {
-            segments,
-            index: 0,
-            segment: segments.first().copied().unwrap_or(Segment::EMPTY),
-            mem,
-            region_start: 0,
-            region: None,
-        }
-    }
-
-    fn read(&mut self, mut position: u64, mut target: &mut [u8]) -> Result<(), GuestError> {
-        loop {
-            if !self.segment.holds(position) {
-                self.seek(position)?;
-            }
-            let into = position.saturating_sub(self.segment.offset);
-            let left = self.segment.len.saturating_sub(into);
-            let address = self.segment.address.saturating_add(into);
-            if target.len() as u64 <= left {
-                return self.copy(address, target);
-            }
-            let length = usize::try_from(left).unwrap_or(usize::MAX);
-            let (head, tail) = target.split_at_mut_checked(length).unwrap_or_default();
-            self.copy(address, head)?;
-            position = position.saturating_add(left);
-            target = tail;
-        }
-    }
-
-    /// Finds the segment that holds `position`. The next row of a rectangle lies as many segments
-    /// ahead as the distance holds segments of this length, if all are pages; else a binary
-    /// search finds it.
-    fn seek(&mut self, position: u64) -> Result<(), GuestError> {
-        let ahead = position
-            .checked_sub(self.segment.offset)
-            .and_then(|distance| distance.checked_div(self.segment.len))
-            .and_then(|ahead| self.index.checked_add(usize::try_from(ahead).ok()?));
-        let guess = ahead.and_then(|index| Some((index, *self.segments.get(index)?)));
-        let found = guess
-            .filter(|(_, segment)| segment.holds(position))
-            .or_else(|| {
-                let after = self
-                    .segments
-                    .partition_point(|segment| segment.offset <= position);
-                let index = after.checked_sub(1)?;
-                let segment = *self.segments.get(index)?;
-                segment.holds(position).then_some((index, segment))
-            });
-        (self.index, self.segment) = found.ok_or(GuestError::Memory {
-            address: position,
-            length: 1,
-        })?;
-        Ok(())
-    }
-
-    /// Copies from the region of the last copy, or else from whichever it is.
-    fn copy(&mut self, address: u64, target: &mut [u8]) -> Result<(), GuestError> {
-        if let Some(region) = &self.region
-            && let Some(start) = address.checked_sub(self.region_start)
-            && let Ok(start) = usize::try_from(start)
-            && let Ok(source) = region.subslice(start, target.len())
-        {
-            source.copy_to(target);
-            return Ok(());
-        }
-        self.copy_slowly(address, target)
-    }
-
-    /// A range that was memory when it was attached may have been unplugged since, or may span
-    /// two regions.
-    fn copy_slowly(&mut self, mut address: u64, mut target: &mut [u8]) -> Result<(), GuestError> {
-        while !target.is_empty() {
-            let no_memory = GuestError::Memory {
-                address,
-                length: target.len() as u64,
-            };
-            let region = self.mem.find_region(GuestAddress(address));
-            let region = region.ok_or_else(|| no_memory.clone())?;
-            let slice = region.as_volatile_slice().map_err(|_| no_memory.clone())?;
-            self.region_start = region.start_addr().raw_value();
-            let start = address.saturating_sub(self.region_start);
-            let source = usize::try_from(start)
-                .ok()
-                .and_then(|start| slice.offset(start).ok())
-                .ok_or(no_memory)?;
-            self.region = Some(slice);
-            let length = source.len().min(target.len());
-            let (head, tail) = target.split_at_mut(length);
-            source.copy_to(head);
-            address = address.saturating_add(length as u64);
-            target = tail;
+        for row in needed.chunks_mut(target_stride) {
+            reader.read(position, row.get_mut(..rows.len).unwrap_or_default())?;
+            position = position.saturating_add(rows.stride);
         }
         Ok(())
     }

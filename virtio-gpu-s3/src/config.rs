@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
-use crate::protocol::{MAX_SCANOUTS, feature, wire};
+use crate::limits::Limits;
+use crate::protocol::{MAX_SCANOUTS, feature};
 
 /// Smallest and largest width or height of an output, in pixels: the range an EDID with a
 /// DisplayID timing and common guest drivers agree on.
@@ -39,13 +40,19 @@ pub enum ConfigError {
         /// How many there are.
         count: usize,
     },
-    /// A limit under which no guest could show a picture.
+    /// A limit outside the bounds that [`Limits::TABLE`] gives it.
     #[error("The limit {limit} cannot be {value}")]
     Limit {
         /// The limit's name.
         limit: &'static str,
         /// Its value.
         value: u64,
+    },
+    /// There is no such limit.
+    #[error("There is no limit {name}")]
+    UnknownLimit {
+        /// What was asked for.
+        name: String,
     },
     /// A feature this device does not implement.
     #[error("The features {features:#x} cannot be offered")]
@@ -62,72 +69,6 @@ pub struct OutputConfig {
     pub width: u32,
     /// Preferred height in pixels.
     pub height: u32,
-}
-
-/// What a guest may make the host hold. Each is checked before anything is allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of pixels, scanout copies, backing tables and attachments to contexts, all together.
-    pub max_host_bytes: u64,
-    /// Resources alive or retained at a time.
-    pub max_resources: usize,
-    /// Guest memory ranges of one backing.
-    pub max_backing_entries: u32,
-    /// Width or height of a resource, in pixels.
-    pub max_resource_dimension: u32,
-    /// Rendering contexts at a time.
-    pub max_contexts: usize,
-    /// Bytes of one SUBMIT_3D command stream.
-    pub max_submit_bytes: u32,
-    /// Estimated bytes of resources that live in the renderer, all together.
-    pub max_renderer_bytes: u64,
-}
-
-impl Default for Limits {
-    /// - 1 GiB holds 16 outputs of 3840 × 2160, each with two framebuffers (1 061 683 200 bytes)
-    ///   and a cursor. The host commits it page by page as the guest transfers into it.
-    /// - 65 536 entries back 256 MiB of single 4 KiB pages: one framebuffer across four 4K outputs
-    ///   (132 MiB), which QEMU's 16 384 entries would not hold.
-    fn default() -> Self {
-        Self {
-            max_host_bytes: 1 << 30,
-            max_resources: 16_384,
-            max_backing_entries: 65_536,
-            max_resource_dimension: 32_768,
-            max_contexts: 1024,
-            max_submit_bytes: 1 << 20,
-            max_renderer_bytes: 4 << 30,
-        }
-    }
-}
-
-impl Limits {
-    /// The longest request that any command can be, in bytes: what a caller needs to copy from
-    /// the readable part of a descriptor chain, and no more.
-    pub fn max_command_bytes(&self) -> usize {
-        let entries =
-            (self.max_backing_entries as usize).saturating_mul(size_of::<wire::MemEntry>());
-        let backing = size_of::<wire::ResourceCreateBlob>().saturating_add(entries);
-        // Linux sends at most one in-fence per ring with a submission; 64 le64 are 512 bytes.
-        let submit = size_of::<wire::CmdSubmit>()
-            .saturating_add(512)
-            .saturating_add(self.max_submit_bytes as usize);
-        backing.max(submit)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        for (limit, value) in [
-            ("max_host_bytes", self.max_host_bytes),
-            ("max_resources", self.max_resources as u64),
-            ("max_backing_entries", self.max_backing_entries.into()),
-            ("max_resource_dimension", self.max_resource_dimension.into()),
-        ] {
-            if value == 0 {
-                return Err(ConfigError::Limit { limit, value });
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A GPU as the VMM wants it.
@@ -177,7 +118,7 @@ impl GpuConfig {
     /// The same with other limits.
     ///
     /// # Errors
-    /// Refuses a limit of 0 where no guest could show a picture.
+    /// Refuses a limit outside its bounds.
     pub fn with_limits(self, limits: Limits) -> Result<Self, ConfigError> {
         limits.check()?;
         Ok(Self { limits, ..self })
@@ -279,13 +220,6 @@ mod tests {
             let output = OutputConfig { width, height };
             GpuConfig::new(vec![HD, output]).unwrap_err();
         }
-    }
-
-    #[test]
-    fn the_default_limit_holds_sixteen_4k_outputs_twice_and_their_cursors() {
-        let frame = 3840 * 2160 * 4;
-        let cursor = 64 * 64 * 4;
-        assert!(16 * (2 * frame + cursor) <= Limits::default().max_host_bytes);
     }
 
     #[test]

@@ -6,11 +6,14 @@
 //! command that is done at once still waits behind one that is not.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
+use crate::protocol::ResponseType;
 use crate::response::Response;
 
 /// The order that a fence belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Timeline {
     /// Fences without `VIRTIO_GPU_FLAG_INFO_RING_IDX`.
     Global,
@@ -29,6 +32,7 @@ pub enum Timeline {
 /// for a context that is gone means nothing to its successor. (The guest's numbers may use all 64
 /// bits, which virglrenderer does not.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Fence {
     /// Its timeline.
     pub timeline: Timeline,
@@ -144,6 +148,21 @@ impl Fences {
         }
     }
 
+    /// Answers everything: what waited for a fence with an error, as its work is lost.
+    pub(crate) fn fail(&mut self) {
+        for pending in mem::take(&mut self.waiting).into_values().flatten() {
+            let Pending {
+                token,
+                fence,
+                mut response,
+            } = pending;
+            if fence.is_some() {
+                response.fail(ResponseType::ERR_UNSPEC);
+            }
+            self.ready.push_back(Completed { token, response });
+        }
+    }
+
     /// Forgets every answer that is due. Numbers go on, so a late signal means nothing.
     pub(crate) fn abandon(&mut self) {
         self.waiting.clear();
@@ -157,7 +176,10 @@ impl Fences {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros;
+
     use super::*;
+    use crate::protocol::wire;
 
     const RING: Timeline = Timeline::Ring {
         ctx_id: 1,
@@ -204,6 +226,29 @@ mod tests {
         assert_eq!(completed(&mut fences), []);
         fences.signal(fence);
         assert_eq!(completed(&mut fences), [first, second]);
+    }
+
+    #[test]
+    fn a_renderer_that_is_gone_fails_what_waited_for_it_and_nothing_else() {
+        let mut fences = Fences::default();
+        let ok = || {
+            let mut response = Response::new(24);
+            let mut header = wire::CtrlHdr::new_zeroed();
+            header.type_ = ResponseType::OK_NODATA.0.into();
+            header.fence_id = 7.into();
+            response.set(&header, &[]);
+            response
+        };
+        let fence = fences.next(RING);
+        let lost = fences.defer(RING, Some(fence), ok());
+        let done = fences.defer(RING, None, ok());
+        fences.fail();
+        assert!(!fences.is_busy(RING));
+        let ready: Vec<_> = fences.drain_ready().collect();
+        assert_eq!((ready[0].token, ready[1].token), (lost, done));
+        assert_eq!(ready[0].response.bytes()[..2], [0x00, 0x12]);
+        assert_eq!(ready[0].response.bytes()[8], 7);
+        assert_eq!(ready[1].response, ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::protocol::wire;
 
 /// A rectangle of pixels; 0,0 is top left (VIRTIO 1.4 §5.7.6.8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Rect {
     /// Left edge.
     pub x: u32,

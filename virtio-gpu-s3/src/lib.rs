@@ -68,6 +68,8 @@ mod error;
 mod fence;
 mod geometry;
 mod host_visible;
+mod limits;
+mod memory;
 mod pixel;
 mod resource;
 mod response;
@@ -75,17 +77,19 @@ mod scanout;
 mod status;
 #[cfg(any(test, feature = "test-utils"))]
 pub mod testing;
+mod transfer;
 
-pub use config::{ConfigError, GpuConfig, Limits, OutputConfig};
+pub use config::{ConfigError, GpuConfig, OutputConfig};
 pub use device::{Activation, Gpu, Outcome, Outstanding, ResetKind};
 pub use display::{CursorImage, DisplaySink, NullDisplay, ScanoutMode};
 pub use error::GuestError;
 pub use fence::{Completed, Fence, Timeline, Token};
 pub use geometry::Rect;
 pub use host_visible::{HOST_VISIBLE_SHM_ID, HostVisible, MapError};
+pub use limits::{LimitInfo, Limits};
 pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat};
-pub use renderer::{NullControl, NullRenderer, Renderer, RendererError};
+pub use renderer::{NullControl, NullRenderer, Renderer, RendererError, StreamError};
 #[cfg(feature = "virgl")]
-pub use renderer::{RutabagaConfig, RutabagaRenderer, StartError};
+pub use renderer::{RutabagaConfig, RutabagaRenderer, SignalledFences, StartError};
 pub use response::Response;
 pub use status::{Counters, ErrorCounters, ErrorKind, ScanoutStatus, Status};

@@ -183,6 +183,10 @@ impl Resource {
         }
     }
 
+    pub(crate) fn is_blob(&self) -> bool {
+        matches!(self.content, Content::Blob(_))
+    }
+
     /// True if the renderer knows it.
     pub(crate) fn in_renderer(&self) -> bool {
         match &self.content {
@@ -211,6 +215,7 @@ impl Resource {
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
     by_id: BTreeMap<u32, Resource>,
+    blobs: usize,
     host_bytes: u64,
     renderer_bytes: u64,
 }
@@ -218,6 +223,11 @@ pub(crate) struct Resources {
 impl Resources {
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    /// How many are blobs.
+    pub(crate) fn blobs(&self) -> usize {
+        self.blobs
     }
 
     pub(crate) fn host_bytes(&self) -> u64 {
@@ -291,12 +301,14 @@ impl Resources {
         self.renderer_bytes = self
             .renderer_bytes
             .saturating_add(resource.renderer_bytes());
+        self.blobs = self.blobs.saturating_add(resource.is_blob().into());
         self.by_id.insert(id, resource);
     }
 
     pub(crate) fn remove(&mut self, id: u32) -> Option<Resource> {
         let resource = self.by_id.remove(&id)?;
         self.refund(resource.host_bytes());
+        self.blobs = self.blobs.saturating_sub(resource.is_blob().into());
         self.renderer_bytes = self
             .renderer_bytes
             .saturating_sub(resource.renderer_bytes());

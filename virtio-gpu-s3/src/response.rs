@@ -55,6 +55,14 @@ impl Response {
         self.append(body);
     }
 
+    /// Turns an answer that carries no data into an error, with the fence as it was.
+    pub(crate) fn fail(&mut self, error: ResponseType) {
+        let type_ = error.0.to_le_bytes();
+        for (byte, new) in self.bytes.iter_mut().zip(type_) {
+            *byte = new;
+        }
+    }
+
     fn append(&mut self, bytes: &[u8]) {
         let left = self.room.saturating_sub(self.bytes.len());
         let kept = bytes.get(..left).unwrap_or(bytes);

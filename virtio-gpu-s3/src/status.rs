@@ -25,13 +25,15 @@ pub enum ErrorKind {
     Memory,
     /// A limit of the device.
     Limit,
+    /// A command stream that its renderer is not to be given.
+    Stream,
     /// The host failed: its renderer, or a mapping.
     Host,
 }
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ShortRequest,
         Self::UnknownCommand,
         Self::FeatureNotNegotiated,
@@ -42,6 +44,7 @@ impl ErrorKind {
         Self::Parameter,
         Self::Memory,
         Self::Limit,
+        Self::Stream,
         Self::Host,
     ];
 }

@@ -160,3 +160,72 @@ fn memory_that_was_unplugged_since_is_an_error() {
         .read_rows(&smaller, apart, &mut [0; 16], 8)
         .unwrap_err();
 }
+
+#[test]
+fn the_index_finds_every_offset_whatever_the_lengths_of_the_segments() {
+    let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+    let lengths: [&[u32]; 7] = [
+        &[4096; 9],
+        &[1; 40],
+        &[1, 1, 1, 60_000, 1, 1],
+        &[60_000, 1, 2, 3, 4, 5, 6, 7],
+        &[4096, 8192, 4096, 4096, 12_288, 4096, 17],
+        &[3],
+        &[5, 4096, 5, 4096, 5],
+    ];
+    for lengths in lengths {
+        // A gap after each, so that none are merged.
+        let mut next = 0;
+        let entries: Vec<_> = lengths
+            .iter()
+            .map(|length| {
+                let start = next;
+                next += u64::from(*length) + 1;
+                entry(start, *length)
+            })
+            .collect();
+        let backing = Backing::new(&entries, &mem).unwrap();
+        assert_eq!(backing.segments.len(), lengths.len());
+        let most = Backing::BYTES_PER_ENTRY * lengths.len() as u64;
+        assert!(backing.host_bytes() <= most);
+        for position in 0..backing.len() {
+            let slow = backing.segments.iter().position(|it| it.holds(position));
+            let found = backing.index.find(&backing.segments, position);
+            assert_eq!(found, slow, "{position} of {lengths:?}");
+        }
+        for position in [backing.len(), backing.len() + 1, u64::MAX] {
+            assert_eq!(backing.index.find(&backing.segments, position), None);
+        }
+    }
+}
+
+#[test]
+fn scattered_pages_are_copied_whole_with_steps_and_without() {
+    let mem = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 1 << 18)]).unwrap();
+    for at in 0..1_u64 << 18 {
+        mem.write_obj(byte_at(at), GuestAddress(at)).unwrap();
+    }
+    // Down through memory: a short segment at each end, a long one in the middle.
+    let entries = [
+        entry(0x3f001, 700),
+        entry(0x30000, 4096),
+        entry(0x20000, 0x8000),
+        entry(0x10000, 4095),
+        entry(7, 513),
+    ];
+    let backing = Backing::new(&entries, &mem).unwrap();
+    let len = usize::try_from(backing.len()).unwrap();
+    let rows = Rows {
+        offset: 0,
+        stride: backing.len(),
+        len,
+        count: 1,
+    };
+    let mut copy = vec![0; len];
+    backing.read_rows(&mem, rows, &mut copy, len).unwrap();
+    let expected = entries.iter().flat_map(|entry| {
+        let start = entry.addr.get();
+        (start..start + u64::from(entry.length.get())).map(byte_at)
+    });
+    assert!(copy.into_iter().eq(expected));
+}

@@ -2,11 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Blob resources (VIRTIO 1.4 §5.7.6.8, `RESOURCE_CREATE_BLOB`).
 
-use vm_memory::GuestMemoryBackend;
-
 use super::Gpu;
 use super::two_d::check_covers;
 use crate::error::{CommandError, GuestError};
+use crate::memory::GuestMemoryBackend;
 use crate::protocol::wire::MemEntry;
 use crate::protocol::{
     BLOB_FLAG_USE_CROSS_DEVICE, BLOB_FLAG_USE_MAPPABLE, BLOB_FLAG_USE_SHAREABLE, BLOB_MEM_GUEST,
@@ -30,6 +29,7 @@ impl Gpu {
     ) -> Result<Reply, CommandError> {
         self.check_new_resource_id(id)?;
         self.check_blob(ctx_id, params, entries)?;
+        self.room_for_blob(id)?;
         let backing = match entries {
             [] => None,
             entries => Some(self.new_backing(id, entries, memory)?),

@@ -4,11 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use vm_memory::GuestMemoryBackend;
-
 use super::Gpu;
 use crate::error::{CommandError, GuestError};
 use crate::geometry::Rect;
+use crate::memory::GuestMemoryBackend;
 use crate::pixel::row_bytes;
 use crate::protocol::{feature, wire};
 use crate::renderer::{GuestPages, Pages};

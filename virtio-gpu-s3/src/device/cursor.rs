@@ -2,14 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The cursor queue.
 
-use vm_memory::GuestMemoryBackend;
-
 use super::Gpu;
 use super::two_d::wrong;
 use crate::backing::Rows;
 use crate::command::CursorCommand;
 use crate::error::{CommandError, GuestError};
 use crate::geometry::Rect;
+use crate::memory::GuestMemoryBackend;
 use crate::pixel::{PixelFormat, row_bytes};
 use crate::protocol::CURSOR_SIZE;
 use crate::resource::Content;

@@ -72,5 +72,9 @@ impl Gpu {
         assert!(self.resources.renderer_bytes() <= limits.max_renderer_bytes);
         assert!(self.resources.len() <= limits.max_resources);
         assert!(self.contexts.len() <= limits.max_contexts);
+        let blobs = self.resources.iter().filter(|(_, it)| it.is_blob()).count();
+        assert_eq!(blobs, self.resources.blobs());
+        assert!(blobs <= limits.max_blobs);
+        assert!(self.fences.len() <= limits.max_fences);
     }
 }

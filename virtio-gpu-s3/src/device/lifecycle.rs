@@ -10,6 +10,7 @@ use super::{Gpu, with_dependencies};
 use crate::fence::Timeline;
 use crate::resource::Retention;
 use crate::scanout::Cursor;
+use crate::status::ErrorKind;
 
 /// What a status = 0 or a function reset means; the transport's retention state machine knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +108,22 @@ impl Gpu {
                 *events_read = 0;
                 counters.full_resets = counters.full_resets.saturating_add(1);
                 self.destroy_everything();
+                self.restart_renderer();
             }
+        }
+    }
+
+    /// Why the renderer ended by itself, if it did. What the guest had in it is lost, so nothing but
+    /// a full reset, which starts it anew, makes the device whole again: the caller asks the driver
+    /// for one (DEVICE_NEEDS_RESET, VIRTIO 1.4 §2.1.2), and grants no freeze and no frozen reset.
+    /// Requests that waited are answered with an error; 2D goes on.
+    pub fn renderer_failure(&self) -> Option<String> {
+        self.renderer.failure()
+    }
+
+    fn restart_renderer(&mut self) {
+        if self.renderer.failure().is_some() && self.renderer.restart().is_err() {
+            self.counters.errors.count(ErrorKind::Host);
         }
     }
 

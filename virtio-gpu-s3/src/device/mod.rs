@@ -21,7 +21,6 @@ use std::collections::BTreeMap;
 
 use std::{fmt, mem};
 
-use vm_memory::GuestMemoryBackend;
 use zerocopy::FromZeros;
 
 use crate::command::{self, Command, Decoded, Rendering};
@@ -30,6 +29,7 @@ use crate::display::DisplaySink;
 use crate::error::{CommandError, GuestError};
 use crate::fence::{Completed, Fences, Timeline, Token};
 use crate::host_visible::HostVisible;
+use crate::memory::GuestMemoryBackend;
 use crate::pixel::Image;
 use crate::protocol::{
     EVENT_DISPLAY, FLAG_FENCE, FLAG_INFO_RING_IDX, MAX_RING_IDX, Queue, feature, wire,
@@ -252,6 +252,9 @@ impl Gpu {
     ) -> Outcome {
         let Decoded { header, command } = command::decode(request, queue, self.negotiated);
         let (timeline, mut reply) = self.reply_header(&header);
+        if timeline.is_some() && self.fences.len() >= self.config.limits().max_fences {
+            return self.refuse_fence(response);
+        }
         let mut fence = None;
         let result = command
             .and_then(|command| self.check_ring_idx(&header).map(|()| command))
@@ -288,6 +291,21 @@ impl Gpu {
             }
             _ => Outcome::Done,
         }
+    }
+
+    /// Too many commands wait. The answer comes at once, out of its timeline's order, so it carries
+    /// no fence: Linux would take it for the end of every fence before.
+    fn refuse_fence(&mut self, response: &mut Response) -> Outcome {
+        let error = GuestError::Limit {
+            what: "fences",
+            asked: 1,
+            left: 0,
+        };
+        self.counters.errors.count(error.kind());
+        let mut reply = wire::CtrlHdr::new_zeroed();
+        reply.type_ = error.response().0.into();
+        response.set(&reply, &[]);
+        Outcome::Done
     }
 
     fn execute<M: GuestMemoryBackend + ?Sized>(
@@ -431,6 +449,9 @@ impl Gpu {
     fn collect_fences(&mut self) {
         for fence in self.renderer.poll() {
             self.fences.signal(fence);
+        }
+        if self.renderer.failure().is_some() {
+            self.fences.fail();
         }
     }
 }

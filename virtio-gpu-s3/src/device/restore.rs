@@ -119,6 +119,9 @@ impl Gpu {
             None => None,
         };
         let content = self.restore_content(id, content)?;
+        if let Content::Blob(_) = content {
+            self.room_for_blob(id)?;
+        }
         if let (Content::Blob(blob), Some(backing)) = (&content, &backing) {
             check_covers(backing, blob.params.size)?;
         }

@@ -2,14 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Room for resources, and their end.
 
-use vm_memory::GuestMemoryBackend;
-
 use super::Gpu;
 use super::context::ATTACHMENT_BYTES;
 use crate::backing::Backing;
 use crate::error::GuestError;
+use crate::memory::GuestMemoryBackend;
 use crate::protocol::wire::MemEntry;
-use crate::resource::Retention;
+use crate::resource::{Resource, Retention};
 use crate::status::ErrorKind;
 
 impl Gpu {
@@ -48,6 +47,22 @@ impl Gpu {
         }
         self.make_room(id, host, renderer)?;
         Ok(size)
+    }
+
+    /// Makes room for one blob more, `id`.
+    pub(super) fn room_for_blob(&mut self, id: u32) -> Result<(), GuestError> {
+        let replaced = self.resources.peek(id).is_some_and(Resource::is_blob);
+        let max = self.config.limits().max_blobs;
+        while self.resources.blobs().saturating_sub(replaced.into()) >= max {
+            if !self.evict_one_of(id, Resource::is_blob) {
+                return Err(GuestError::Limit {
+                    what: "blobs",
+                    asked: 1,
+                    left: 0,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Makes room for so many bytes more, without giving up `keep`.
@@ -139,6 +154,11 @@ impl Gpu {
     /// leftovers of guests that rebooted without our knowing cannot fill the device. A guest that
     /// woke loses one only where it would otherwise have been told that the host has no memory.
     fn evict_one(&mut self, keep: u32) -> bool {
+        self.evict_one_of(keep, |_| true)
+    }
+
+    fn evict_one_of(&mut self, keep: u32, wanted: impl Fn(&Resource) -> bool) -> bool {
+        let wanted = |id: u32| self.resources.peek(id).is_some_and(&wanted);
         let shown = |id: u32| {
             let mut bindings = self.scanouts.iter().filter_map(|it| it.binding.as_ref());
             bindings.any(|binding| binding.resource_id == id)
@@ -148,7 +168,8 @@ impl Gpu {
             contexts.any(|it| it.retention == Retention::Live && it.attached.contains(&id))
         };
         let mut retained = self.resources.retained();
-        let Some(id) = retained.find(|id| *id != keep && !shown(*id) && !held(*id)) else {
+        let given_up = |id: &u32| *id != keep && wanted(*id) && !shown(*id) && !held(*id);
+        let Some(id) = retained.find(given_up) else {
             return false;
         };
         drop(retained);

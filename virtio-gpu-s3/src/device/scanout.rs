@@ -2,14 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Scanouts: bind, flush, disable.
 
-use vm_memory::GuestMemoryBackend;
-
 use super::Gpu;
 use super::two_d::wrong;
 use crate::backing::Rows;
 use crate::command::BlobLayout;
 use crate::error::{CommandError, GuestError};
 use crate::geometry::Rect;
+use crate::memory::GuestMemoryBackend;
 use crate::pixel::{PixelFormat, row_bytes};
 use crate::protocol::Format;
 use crate::renderer::Renderer;
@@ -254,11 +253,48 @@ fn refresh_blob<M: GuestMemoryBackend + ?Sized>(
         backing.read_rows(memory, rows, target, target_stride)?;
         return Ok(());
     }
-    let offsets = (0..rows.count).map(|row| stride.saturating_mul(row.into()));
-    for (chunk, into) in target.chunks_mut(target_stride.max(1)).zip(offsets) {
-        if let Some(row) = chunk.get_mut(..rows.len) {
-            renderer.read_blob(id, offset.saturating_add(into), row)?;
+    read_blob(renderer, id, rows, target, target_stride)
+}
+
+/// Bytes of a blob that are asked for at a time: a call to the renderer crosses a thread or a
+/// process, which costs more than a copy of what lies between two rows.
+const BLOB_BATCH: u64 = 1 << 20;
+
+/// Copies rows of a blob of the renderer to `target`, as many in a call as fit a batch.
+fn read_blob(
+    renderer: &mut dyn Renderer,
+    id: u32,
+    rows: Rows,
+    target: &mut [u8],
+    target_stride: usize,
+) -> Result<(), CommandError> {
+    let stride = rows.stride.max(rows.len as u64).max(1);
+    let distance = usize::try_from(stride).unwrap_or(usize::MAX);
+    let each = BLOB_BATCH.checked_div(stride).unwrap_or(1).max(1);
+    let each = usize::try_from(each).unwrap_or(1);
+    let target_stride = target_stride.max(1);
+    let mut offset = rows.offset;
+    let mut left = rows.count as usize;
+    let mut batch = Vec::new();
+    for part in target.chunks_mut(target_stride.saturating_mul(each)) {
+        let count = each.min(left);
+        if count == 0 {
+            break;
         }
+        // Zeros first: a renderer may leave what it cannot read.
+        batch.clear();
+        let before = distance.saturating_mul(count.saturating_sub(1));
+        batch.resize(before.saturating_add(rows.len), 0);
+        renderer.read_blob(id, offset, &mut batch)?;
+        let pairs = part.chunks_mut(target_stride).zip(batch.chunks(distance));
+        for (row, from) in pairs.take(count) {
+            let row = row.get_mut(..rows.len).unwrap_or_default();
+            if let Some(from) = from.get(..row.len()) {
+                row.copy_from_slice(from);
+            }
+        }
+        offset = offset.saturating_add(stride.saturating_mul(count as u64));
+        left = left.saturating_sub(count);
     }
     Ok(())
 }

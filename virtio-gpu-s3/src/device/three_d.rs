@@ -2,15 +2,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! 3D resources, transfers and command streams.
 
-use vm_memory::GuestMemoryBackend;
 use zerocopy::little_endian::U64;
 
 use super::Gpu;
 use super::two_d::wrong;
+use crate::backing::Backing;
 use crate::error::{CommandError, GuestError};
+use crate::memory::GuestMemoryBackend;
 use crate::renderer::{Pages, RendererError, Resource3d, Transfer3d};
 use crate::resource::{Content, Rendered, Resource};
 use crate::response::Reply;
+use crate::transfer::check_transfer;
 
 /// Mip levels of the largest texture there is (32768 pixels).
 const MAX_LEVEL: u32 = 15;
@@ -57,13 +59,15 @@ impl Gpu {
         if !resource.in_renderer() {
             return Err(wrong(id, "is not known to the renderer"));
         }
-        if let Content::Rendered(rendered) = &resource.content {
-            check_box(&rendered.params, transfer)?;
-        }
+        let params = match &resource.content {
+            Content::Rendered(rendered) => Some(&rendered.params),
+            Content::Pixels(_) | Content::Blob(_) => None,
+        };
+        let backed = resource.backing.as_ref().map_or(0, Backing::len);
+        check_transfer(params, transfer, backed)?;
         let Some(backing) = &resource.backing else {
             return Err(wrong(id, "has no backing"));
         };
-        check_span(transfer, backing.len())?;
         let pages = Pages { backing, memory };
         let renderer = &mut self.renderer;
         match direction {
@@ -144,54 +148,4 @@ impl Gpu {
         }
         Ok(())
     }
-}
-
-/// The last row begins inside the backing. The renderer knows the bytes of a row and checks its
-/// end, but virglrenderer 0.10.4 does so in 32 bits.
-fn check_span(transfer: &Transfer3d, backing: u64) -> Result<(), GuestError> {
-    let before = |count: u32, stride: u32| {
-        let count = u64::from(count.saturating_sub(1));
-        count.saturating_mul(stride.into())
-    };
-    let rows = before(transfer.h, transfer.stride);
-    let layers = before(transfer.d, transfer.layer_stride);
-    let value = [rows, layers]
-        .into_iter()
-        .fold(transfer.offset, u64::saturating_add);
-    if value > backing {
-        let field = "offset";
-        return Err(GuestError::Parameter { field, value });
-    }
-    Ok(())
-}
-
-/// The box lies inside its mip level (CVE-2019-18390: a renderer may not check).
-fn check_box(params: &Resource3d, transfer: &Transfer3d) -> Result<(), GuestError> {
-    let refuse = |field, value| Err(GuestError::Parameter { field, value });
-    if transfer.level > params.last_level {
-        return refuse("level", transfer.level.into());
-    }
-    let minified = |size: u32| u64::from(size.checked_shr(transfer.level).unwrap_or(0).max(1));
-    let layers = minified(params.depth).max(params.array_size.into());
-    for (field, start, length, size) in [
-        (
-            "box.x + box.w",
-            transfer.x,
-            transfer.w,
-            minified(params.width),
-        ),
-        (
-            "box.y + box.h",
-            transfer.y,
-            transfer.h,
-            minified(params.height),
-        ),
-        ("box.z + box.d", transfer.z, transfer.d, layers),
-    ] {
-        let end = u64::from(start).saturating_add(length.into());
-        if end > size {
-            return refuse(field, end);
-        }
-    }
-    Ok(())
 }

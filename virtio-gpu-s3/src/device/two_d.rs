@@ -2,12 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! 2D resources: create, back, fill, destroy.
 
-use vm_memory::GuestMemoryBackend;
-
 use super::Gpu;
 use crate::backing::{Backing, Rows};
 use crate::error::{CommandError, GuestError};
 use crate::geometry::Rect;
+use crate::memory::GuestMemoryBackend;
 use crate::pixel::{PixelFormat, row_bytes};
 use crate::protocol::wire::MemEntry;
 use crate::renderer::{Pages, Transfer3d};

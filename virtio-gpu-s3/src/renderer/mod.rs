@@ -6,15 +6,18 @@ mod null;
 mod pages;
 #[cfg(feature = "virgl")]
 mod rutabaga;
+pub(crate) mod stream;
 
 use std::fmt;
 
 use thiserror::Error;
+use vm_memory::FileOffset;
 
 pub use null::{NullControl, NullRenderer};
 pub(crate) use pages::Pages;
 #[cfg(feature = "virgl")]
-pub use rutabaga::{RutabagaConfig, RutabagaRenderer, StartError};
+pub use rutabaga::{RutabagaConfig, RutabagaRenderer, SignalledFences, StartError};
+pub use stream::StreamError;
 
 use crate::error::GuestError;
 use crate::fence::Fence;
@@ -43,6 +46,9 @@ pub enum RendererError {
         /// The renderer's own error number.
         code: i32,
     },
+    /// A command stream holds what its renderer is not to be given: the guest's blame.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// It is gone, and with it everything it held.
     #[error("The renderer has ended")]
     Gone,
@@ -50,6 +56,7 @@ pub enum RendererError {
 
 /// A command set a renderer speaks (VIRTIO 1.4 §5.7.6.8, `GET_CAPSET_INFO`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct CapsetInfo {
     /// `VIRTIO_GPU_CAPSET_*`.
     pub id: u32,
@@ -61,6 +68,7 @@ pub struct CapsetInfo {
 
 /// A resource for 3D (`RESOURCE_CREATE_3D`); the numbers are Gallium's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[expect(missing_docs, reason = "the fields are the standard's")]
 pub struct Resource3d {
     pub target: u32,
@@ -77,6 +85,7 @@ pub struct Resource3d {
 
 /// A blob of a rendering context (`RESOURCE_CREATE_BLOB`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[expect(missing_docs, reason = "the fields are the standard's")]
 pub struct BlobParams {
     pub blob_mem: u32,
@@ -87,6 +96,7 @@ pub struct BlobParams {
 
 /// A box of a resource and how it lies in memory (`TRANSFER_TO_HOST_3D`, `_FROM_HOST_3D`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[expect(missing_docs, reason = "the fields are the standard's")]
 pub struct Transfer3d {
     pub x: u32,
@@ -110,6 +120,26 @@ pub struct BlobMapping {
     pub size: u64,
     /// `VIRTIO_GPU_MAP_CACHE_*`.
     pub map_info: u32,
+}
+
+/// A region of guest memory, as the VMM mapped it.
+#[derive(Clone, Debug)]
+pub struct MappedRegion {
+    /// The file that it maps, and where in the file it begins; `None` for anonymous memory.
+    pub file: Option<FileOffset>,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A piece of a [`MappedRegion`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionPiece {
+    /// Which region, by its place in the list that comes with the piece.
+    pub region: usize,
+    /// Distance from the region's first byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
 }
 
 /// A resource's guest memory, for the length of one call.
@@ -140,6 +170,13 @@ pub trait GuestPages {
     /// # Errors
     /// A piece is no longer memory.
     fn host_ranges(&self) -> Result<Vec<(usize, usize)>, GuestError>;
+
+    /// The same memory by the VMM's mappings, each named once, for a renderer in a process of its
+    /// own. Good for as long as host addresses are.
+    ///
+    /// # Errors
+    /// A piece is no longer memory.
+    fn region_pieces(&self) -> Result<(Vec<MappedRegion>, Vec<RegionPiece>), GuestError>;
 }
 
 /// Renders on behalf of guest contexts.
@@ -327,4 +364,15 @@ pub trait Renderer: Send + fmt::Debug {
     /// # Errors
     /// It is not mapped.
     fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError>;
+
+    /// Why the renderer ended by itself, if it did. Everything in it is lost then, fences too, and
+    /// every call that needs it fails with [`RendererError::Gone`] until it is started anew.
+    fn failure(&self) -> Option<String>;
+
+    /// The device has let go of everything it had in a renderer that ended by itself: start it
+    /// anew, now or when it is next needed.
+    ///
+    /// # Errors
+    /// It cannot be started again.
+    fn restart(&mut self) -> Result<(), RendererError>;
 }

@@ -435,6 +435,15 @@ impl Renderer for NullRenderer {
         }
         refused("the end of no mapping")
     }
+
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    /// It does not end by itself.
+    fn restart(&mut self) -> Result<(), RendererError> {
+        Ok(())
+    }
 }
 
 /// `rect` as a transfer of which only the resource's side counts.

@@ -2,11 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A backing and the memory it lies in, as a renderer sees them.
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryRegion};
 
-use super::GuestPages;
+use super::{GuestPages, MappedRegion, RegionPiece};
 use crate::backing::{Backing, Rows};
 use crate::error::GuestError;
+use crate::memory::GuestMemoryBackend;
 
 pub(crate) struct Pages<'a, M: ?Sized> {
     pub(crate) backing: &'a Backing,
@@ -56,5 +57,56 @@ impl<M: GuestMemoryBackend + ?Sized> GuestPages for Pages<'_, M> {
             }
         }
         Ok(ranges)
+    }
+
+    fn region_pieces(&self) -> Result<(Vec<MappedRegion>, Vec<RegionPiece>), GuestError> {
+        let mut starts = Vec::new();
+        let mut regions = Vec::new();
+        let mut pieces: Vec<RegionPiece> = Vec::new();
+        for (address, length) in self.backing.pieces(0, self.backing.len())? {
+            let no_memory = GuestError::Memory { address, length };
+            let (mut at, mut left) = (GuestAddress(address), length);
+            while left > 0 {
+                let found = self.memory.to_region_addr(at);
+                let (region, offset) = found.ok_or_else(|| no_memory.clone())?;
+                let start = region.start_addr();
+                // A guest has a handful of regions.
+                let known = starts.iter().position(|known| *known == start);
+                let index = known.unwrap_or_else(|| {
+                    starts.push(start);
+                    regions.push(MappedRegion {
+                        file: region.file_offset().cloned(),
+                        size: region.len(),
+                    });
+                    regions.len().saturating_sub(1)
+                });
+                let offset = offset.raw_value();
+                let len = left.min(region.len().saturating_sub(offset));
+                join(
+                    &mut pieces,
+                    RegionPiece {
+                        region: index,
+                        offset,
+                        len,
+                    },
+                );
+                left = left.saturating_sub(len);
+                at = GuestAddress(at.raw_value().saturating_add(len));
+            }
+        }
+        Ok((regions, pieces))
+    }
+}
+
+/// Adds `piece`, to the last one where it follows that.
+fn join(pieces: &mut Vec<RegionPiece>, piece: RegionPiece) {
+    match pieces.last_mut() {
+        Some(last)
+            if last.region == piece.region
+                && last.offset.checked_add(last.len) == Some(piece.offset) =>
+        {
+            last.len = last.len.saturating_add(piece.len);
+        }
+        _ => pieces.push(piece),
     }
 }

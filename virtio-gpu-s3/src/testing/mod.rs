@@ -16,14 +16,16 @@ mod memory;
 mod program;
 mod region;
 pub mod request;
+mod requests;
 mod screen;
 
 use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 pub use memory::{GuestBuffer, GuestRam, Layout};
-pub use program::run_program;
+pub use program::{Step, run_program};
 pub use region::Region;
+pub use requests::run_requests;
 pub use screen::Screen;
 
 use crate::command::BlobLayout;

@@ -1,35 +1,125 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Bytes as a guest's life: commands, resets, sleeps, fences held back, snapshots.
+//! Bytes as a guest's life: commands, freezes, resets, sleeps, fences held back, snapshots.
 //!
-//! What a fuzzer mutates and a property test draws. Any bytes are a program; after each step the
-//! device must be consistent and every answer inside its room.
+//! What a fuzzer mutates and a property test draws. Any bytes are a program: a [`Step`] and what
+//! it takes, again and again. After each step the device must be consistent and every answer
+//! inside its room.
 
 use std::array;
 
 use super::{Direct, GpuDriver, Region, Screen, Transport, config, request};
 use crate::protocol::{COMMANDS, CommandInfo, Queue, wire};
-use crate::{Activation, Gpu, GpuConfig, Limits, NullControl, NullRenderer, ResetKind};
+use crate::{
+    Activation, Counters, Gpu, GpuConfig, Limits, NullControl, NullRenderer, OutputConfig,
+    ResetKind,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
-const RAM_BYTES: usize = 1 << 20;
-const REGION_BYTES: u64 = 64 << 10;
+pub(super) const RAM_BYTES: usize = 1 << 20;
+pub(super) const REGION_BYTES: u64 = 64 << 10;
 
-/// Runs a program to its end, and ends the guest.
+/// Runs a program to its end, and ends the guest. What had happened before that end, since the
+/// device was last restored.
 ///
 /// # Panics
 /// The device did what no guest may bring it to.
-pub fn run_program(program: &[u8]) {
+pub fn run_program(program: &[u8]) -> Counters {
     let mut machine = Machine::new();
     let mut code = Code(program);
     while let Some(step) = code.byte() {
-        machine.step(step, &mut code);
+        machine.step(Step::of(step), &mut code);
         machine.driver.gpu().assert_consistent();
     }
+    let counters = machine.driver.gpu().status().counters;
     machine.end();
+    counters
 }
 
 mod likely;
+
+/// What a program does next. Each is a range of bytes, so that mutation keeps most as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A command as a driver would send it: its place among [`COMMANDS`](crate::protocol::COMMANDS).
+    Likely(u8),
+    /// Any command with any fields.
+    Command,
+    /// Any bytes.
+    Raw,
+    /// The VMM tells the device of a sleep; the guest comes back with queues it sets up anew.
+    SleepAndReboot,
+    /// The same; the guest comes back with the parked queues.
+    Sleep,
+    /// A reset without a reason to hold.
+    FullReset,
+    /// The renderer's fences do not signal from now on.
+    HoldFences,
+    /// They do again.
+    ReleaseFences,
+    /// One of the renderer's next calls fails.
+    Fail,
+    /// The guest gets the answers that are due.
+    TakeCompleted,
+    /// The guest asks for its state to be kept.
+    Freeze,
+    /// It takes that back.
+    Unfreeze,
+    /// Status 0: keeps everything while frozen, and nothing otherwise.
+    Reset,
+    /// Guest memory is mapped anew.
+    Remap,
+    /// The user resizes an output, and the guest acknowledges what it was told of before.
+    Resize,
+    /// The device goes on in another process.
+    SaveAndRestore,
+}
+
+impl Step {
+    /// Each with its first byte, in their order.
+    const RANGES: [(u8, Self); 16] = [
+        (0, Self::Likely(0)),
+        (160, Self::Command),
+        (192, Self::Raw),
+        (200, Self::SleepAndReboot),
+        (206, Self::Sleep),
+        (212, Self::FullReset),
+        (216, Self::HoldFences),
+        (220, Self::ReleaseFences),
+        (226, Self::Fail),
+        (230, Self::TakeCompleted),
+        (234, Self::Freeze),
+        (238, Self::Unfreeze),
+        (241, Self::Reset),
+        (246, Self::Remap),
+        (248, Self::Resize),
+        (250, Self::SaveAndRestore),
+    ];
+
+    fn of(byte: u8) -> Self {
+        let mut ranges = Self::RANGES.into_iter().rev();
+        match ranges.find(|(first, _)| *first <= byte) {
+            Some((_, Self::Likely(_))) | None => Self::Likely(byte % COMMAND_COUNT),
+            Some((_, step)) => step,
+        }
+    }
+
+    /// The byte that stands for it.
+    pub fn byte(self) -> u8 {
+        if let Self::Likely(index) = self {
+            return index % COMMAND_COUNT;
+        }
+        let mut ranges = Self::RANGES.into_iter();
+        let range = ranges.find(|(_, step)| *step == self);
+        range.expect("every step has a range").0
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "there are a few dozen commands"
+)]
+const COMMAND_COUNT: u8 = COMMANDS.len() as u8;
 
 /// The rest of a program. Reads zeros past its end.
 struct Code<'a>(&'a [u8]);
@@ -69,6 +159,7 @@ impl Code<'_> {
 struct Machine {
     driver: GpuDriver,
     control: NullControl,
+    frozen: bool,
 }
 
 impl Machine {
@@ -82,25 +173,71 @@ impl Machine {
         Self {
             driver: GpuDriver::with_gpu(gpu, RAM_BYTES),
             control,
+            frozen: false,
         }
     }
 
-    fn step(&mut self, step: u8, code: &mut Code<'_>) {
+    fn step(&mut self, step: Step, code: &mut Code<'_>) {
         match step {
-            0..=159 => self.likely(usize::from(step) % COMMANDS.len(), code),
-            160..=199 => self.command(usize::from(code.value()) % COMMANDS.len(), code),
-            200..=209 => self.raw(code),
-            210..=219 => self.sleep(Activation::Retained),
-            220..=229 => self.sleep(Activation::Reinstated),
-            230..=234 => self.full_reset(),
-            235..=239 => self.control.hold_fences(true),
-            240..=244 => self.control.hold_fences(false),
-            245..=249 => self.control.fail_after(u64::from(code.value() & 7)),
-            250..=252 => {
+            Step::Likely(index) => self.likely(usize::from(index), code),
+            Step::Command => self.command(usize::from(code.value()) % COMMANDS.len(), code),
+            Step::Raw => self.raw(code),
+            Step::SleepAndReboot => self.sleep(Activation::Retained),
+            Step::Sleep => self.sleep(Activation::Reinstated),
+            Step::FullReset => self.full_reset(),
+            Step::HoldFences => self.control.hold_fences(true),
+            Step::ReleaseFences => self.control.hold_fences(false),
+            Step::Fail => self.control.fail_after(u64::from(code.value() & 7)),
+            Step::TakeCompleted => {
                 let _ = self.driver.gpu().take_completed().count();
             }
-            253..=255 => self.save_and_restore(),
+            Step::Freeze => self.freeze(),
+            Step::Unfreeze => self.frozen = false,
+            Step::Reset => self.reset(code),
+            Step::Remap => {
+                let memory = self.driver.transport.memory.clone();
+                // A call that the program lets fail is the renderer's to answer for.
+                let _ = self.driver.gpu().memory_changed(&memory);
+            }
+            Step::Resize => self.resize(code),
+            Step::SaveAndRestore => self.save_and_restore(),
         }
+    }
+
+    /// A freeze is acknowledged only by a quiet device; commands may follow.
+    fn freeze(&mut self) {
+        let gpu = self.driver.gpu();
+        let _ = gpu.take_completed().count();
+        let waiting = gpu.status().pending_fences;
+        self.frozen = gpu.quiesce().is_ok();
+        assert_eq!(self.frozen, waiting == 0);
+    }
+
+    /// The transport lets the commands under way complete before the status reads 0.
+    fn reset(&mut self, code: &mut Code<'_>) {
+        if !self.frozen {
+            return self.full_reset();
+        }
+        self.control.hold_fences(false);
+        let _ = self.driver.gpu().take_completed().count();
+        self.sleep(if code.value() & 1 == 0 {
+            Activation::Reinstated
+        } else {
+            Activation::Retained
+        });
+    }
+
+    fn resize(&mut self, code: &mut Code<'_>) {
+        let output = OutputConfig {
+            width: code.below(64).saturating_add(16),
+            height: code.below(64).saturating_add(16),
+        };
+        let gpu = self.driver.gpu();
+        gpu.write_config(4, &1_u32.to_le_bytes());
+        assert_eq!(gpu.config_space()[..4], [0; 4]);
+        let index = usize::from(code.value() & 3);
+        let resized = gpu.resize_output(index, output).is_ok();
+        assert_eq!(gpu.config_space()[0], u8::from(resized));
     }
 
     /// A command as a driver would send it.
@@ -171,6 +308,7 @@ impl Machine {
     }
 
     fn full_reset(&mut self) {
+        self.frozen = false;
         let gpu = self.driver.gpu();
         gpu.reset(ResetKind::Full);
         let status = gpu.status();
@@ -207,13 +345,15 @@ impl Machine {
     }
 }
 
-fn small_config() -> GpuConfig {
+pub(super) fn small_config() -> GpuConfig {
     let limits = Limits {
         max_host_bytes: 300_000,
         max_resources: 5,
         max_contexts: 2,
         max_renderer_bytes: 150_000,
         max_backing_entries: 8,
+        max_blobs: 3,
+        max_fences: 6,
         ..Limits::default()
     };
     let config = config(2, 32, 32).with_limits(limits);

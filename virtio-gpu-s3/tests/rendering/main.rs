@@ -287,6 +287,20 @@ fn a_reply_shorter_than_the_capset_is_cut_not_overrun() {
 }
 
 #[test]
+fn a_capset_with_no_room_for_it_is_answered_with_its_header_alone() {
+    // CVE-2016-10028
+    let (mut driver, _, _) = GpuDriver::rendering(32, 16);
+    let memory = driver.transport.memory.clone();
+    for room in [0, 23, 24] {
+        let mut response = Response::new(room);
+        let request = request::get_capset(2, 0);
+        let _ = driver.gpu().control(&request, &memory, &mut response);
+        assert_eq!(response.bytes().len(), room);
+        assert_eq!(response.lost(), 40 - room);
+    }
+}
+
+#[test]
 fn contexts_that_do_not_exist_or_exist_twice_are_refused() {
     let (mut driver, _, _, _) = with_texture();
     assert_eq!(driver.in_context(1, request::ctx_create(0)), CONTEXT_ID);

@@ -29,13 +29,13 @@ fn a_bad_stream_is_an_error_of_its_context_alone() {
         let answer = lab.driver.in_context(2, request::submit_3d(&stream));
         assert_eq!(answer, UNSPEC, "{stream:x?}");
     }
-    // virglrenderer drops a command that is longer than the stream without a word.
+    // virglrenderer would drop a command that is longer than the stream without a word.
     for stream in [
         vec![command::CLEAR | 8 << 16, 4],
         vec![command::DRAW | 0xffff << 16],
     ] {
         let stream = request::submit_3d(&stream);
-        assert_eq!(lab.driver.in_context(2, stream), OK);
+        assert_eq!(lab.driver.in_context(2, stream), PARAMETER);
     }
     assert_eq!(lab.driver.in_context(1, frame()), OK);
     assert_eq!(lab.shown(10), before);
@@ -77,6 +77,39 @@ fn a_transfer_beyond_a_short_backing_is_refused() {
         };
         assert_eq!(send(&rows), PARAMETER);
     }
+}
+
+#[test]
+fn a_transfer_in_a_stream_beyond_its_memory_is_refused_and_the_stream_with_it() {
+    // virglrenderer 0.10.4 adds up rows in 32 bits, so a stride near 2^32 wraps to a small end.
+    let mut lab = lab();
+    let memory = target(&mut lab.driver);
+    let driver = &mut lab.driver;
+    driver.ram.write(&memory, 0, &[0x5a; 64]);
+    // Resource, level, usage, strides, box, offset, to the host.
+    let transfer = |stride: u32, height: u32, offset: u32| {
+        let body = [10, 0, 0, stride, 0, 0, 0, 0, 16, height, 1, offset, 1];
+        let mut stream = Stream::default();
+        stream.add(command::TRANSFER3D, 0, &body);
+        stream
+    };
+    assert_eq!(driver.in_context(1, transfer(0, 1, 0).request()), OK);
+    for bad in [
+        transfer(u32::MAX, 2, 0),
+        transfer(0x8000_0000, 3, 0),
+        transfer(0, 65, 0),
+        transfer(0, 1, SIZE * SIZE * 4 + 1),
+    ] {
+        let mut stream = Stream::default();
+        stream.clear([1.0, 1.0, 1.0, 1.0]);
+        stream.0.extend(bad.0);
+        assert_eq!(driver.in_context(1, stream.request()), PARAMETER);
+    }
+    // Not even what came before the bad command ran.
+    let image = lab.shown(10);
+    assert_eq!(image.pixel(0, 0), Some([0x5a, 0x5a, 0x5a, 255]));
+    assert_eq!(image.pixel(40, 40), Some([0, 0, 0, 255]));
+    assert_eq!(lab.host_errors(), 0);
 }
 
 #[test]

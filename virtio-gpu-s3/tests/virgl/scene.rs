@@ -76,6 +76,7 @@ pub(crate) mod command {
     pub(crate) const SET_SUB_CONTEXT: u32 = 28;
     pub(crate) const CREATE_SUB_CONTEXT: u32 = 29;
     pub(crate) const BIND_SHADER: u32 = 31;
+    pub(crate) const TRANSFER3D: u32 = 43;
     pub(crate) const CREATE_PIPE_RESOURCE: u32 = 48;
 }
 

@@ -2,25 +2,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! rutabaga on its own thread, and what is done around its mistakes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{mem, ptr};
 
+use rustix::mm::munmap;
 use rutabaga_gfx::{
-    ResourceCreate3D, ResourceCreateBlob, Rutabaga, RutabagaError, RutabagaIovec,
-    RutabagaUnsupported, Transfer3D,
+    RUTABAGA_CAPSET_VENUS, RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2, ResourceCreate3D,
+    ResourceCreateBlob, Rutabaga, RutabagaError, RutabagaIovec, RutabagaUnsupported, Transfer3D,
 };
 use zerocopy::IntoBytes;
 
 use super::fences::FenceTable;
-use crate::fence::Fence;
+use crate::fence::{Fence, Timeline};
 use crate::geometry::Rect;
 use crate::pixel::row_bytes;
-use crate::renderer::{BlobMapping, BlobParams, CapsetInfo, RendererError, Resource3d, Transfer3d};
+use crate::renderer::stream::{Growth, Target, check};
+use crate::renderer::{
+    BlobMapping, BlobParams, CapsetInfo, RendererError, Resource3d, StreamError, Transfer3d,
+};
 
+/// The part of `context_init` that names a capset; 0 is virgl's first.
+const CAPSET_MASK: u32 = 0xff;
+const VIRGL_CAPSETS: [u32; 3] = [0, RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2];
 /// What rutabaga says without a number of virglrenderer's.
 const EINVAL: i32 = 22;
 /// VIRTIO_GPU_MAP_CACHE_NONE.
@@ -34,10 +41,31 @@ const QUERY_INTERVAL: Duration = Duration::from_millis(1);
 /// Address and length of a piece of memory.
 pub(super) type Range = (usize, usize);
 
+/// A context of virgl or of another protocol.
+#[derive(Debug)]
+struct Context {
+    /// `None` where streams are not virgl's.
+    growth: Option<Growth>,
+}
+
 #[derive(Debug, Default)]
 struct Held {
+    /// `None` of a blob.
+    params: Option<Resource3d>,
     backing: Option<Vec<Range>>,
     mapping: Option<Mapping>,
+    /// Shared memory of a context of venus: its blob 0.
+    shared: bool,
+}
+
+impl Held {
+    fn as_target(&self) -> Target<'_> {
+        let pieces = self.backing.iter().flatten();
+        Target {
+            params: self.params.as_ref(),
+            backing: pieces.fold(0, |sum, (_, length)| sum.saturating_add(*length as u64)),
+        }
+    }
 }
 
 /// virglrenderer maps a blob once, for the guest and for us.
@@ -51,7 +79,7 @@ struct Mapping {
 pub(super) struct Engine {
     rutabaga: Rutabaga,
     fences: Arc<FenceTable>,
-    contexts: BTreeSet<u32>,
+    contexts: BTreeMap<u32, Context>,
     resources: BTreeMap<u32, Held>,
     /// Aligned for virglrenderer, which reads words.
     stream: Vec<u32>,
@@ -62,7 +90,7 @@ impl Engine {
         Self {
             rutabaga,
             fences,
-            contexts: BTreeSet::new(),
+            contexts: BTreeMap::new(),
             resources: BTreeMap::new(),
             stream: Vec::new(),
         }
@@ -82,6 +110,17 @@ impl Engine {
             .collect()
     }
 
+    /// A capset that was asked for is listed even where it was not initialised, with zeros.
+    pub(super) fn has_venus(&self) -> bool {
+        let described = |capset: &CapsetInfo| {
+            let bytes = self.capset(capset.id, capset.max_version);
+            bytes.is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+        };
+        let capsets = self.capsets();
+        let venus = capsets.iter().find(|it| it.id == RUTABAGA_CAPSET_VENUS);
+        venus.is_some_and(described)
+    }
+
     pub(super) fn capset(&self, id: u32, version: u32) -> Result<Vec<u8>, RendererError> {
         let capset = self.rutabaga.get_capset(id, version);
         capset.map_err(refused("a capset"))
@@ -97,7 +136,9 @@ impl Engine {
         self.rutabaga
             .create_context(ctx_id, context_init, name)
             .map_err(refused("a context"))?;
-        self.contexts.insert(ctx_id);
+        let is_virgl = VIRGL_CAPSETS.contains(&(context_init & CAPSET_MASK));
+        let growth = is_virgl.then(Growth::default);
+        self.contexts.insert(ctx_id, Context { growth });
         Ok(())
     }
 
@@ -137,7 +178,7 @@ impl Engine {
             nr_samples,
             flags,
         } = *params;
-        let params = ResourceCreate3D {
+        let creation = ResourceCreate3D {
             target,
             format,
             bind,
@@ -150,9 +191,13 @@ impl Engine {
             flags,
         };
         self.rutabaga
-            .resource_create_3d(id, params)
+            .resource_create_3d(id, creation)
             .map_err(refused("a resource"))?;
-        self.resources.insert(id, Held::default());
+        let held = Held {
+            params: Some(*params),
+            ..Held::default()
+        };
+        self.resources.insert(id, held);
         Ok(())
     }
 
@@ -179,24 +224,36 @@ impl Engine {
         self.rutabaga
             .resource_create_blob(ctx_id, id, params, iovecs, None)
             .map_err(refused("a blob"))?;
-        let mapping = None;
-        self.resources.insert(id, Held { backing, mapping });
+        let context = self.contexts.get_mut(&ctx_id);
+        let growth = context.map(|context| context.growth.as_mut());
+        let shared = matches!(growth, Some(None)) && blob_id == 0;
+        if let Some(Some(growth)) = growth {
+            growth.take(blob_id);
+        }
+        let held = Held {
+            backing,
+            shared,
+            ..Held::default()
+        };
+        self.resources.insert(id, held);
         Ok(())
     }
 
     /// virglrenderer may keep the texture for as long as an object of a context uses it, and
     /// rutabaga frees the list of its backing before it tells: the list is taken away first.
     pub(super) fn destroy_resource(&mut self, id: u32) -> Result<(), RendererError> {
+        let (mut unmapped, mut detached) = (Ok(()), Ok(()));
         if let Some(held) = self.resources.remove(&id) {
-            if held.mapping.is_some() {
-                self.rutabaga.unmap(id).map_err(refused("an unmapping"))?;
+            if let Some(mapping) = held.mapping {
+                unmapped = self.end_mapping(id, mapping, held.shared);
             }
             if held.backing.is_some() {
-                self.detach_iovecs(id)?;
+                detached = self.detach_iovecs(id);
             }
         }
         let ended = self.rutabaga.unref_resource(id);
-        ended.map_err(refused("the end of a resource"))
+        let ended = ended.map_err(refused("the end of a resource"));
+        unmapped.and(detached).and(ended)
     }
 
     pub(super) fn attach_backing(
@@ -310,24 +367,36 @@ impl Engine {
         waits: bool,
     ) -> Result<(), RendererError> {
         let (words, []) = stream.as_chunks::<4>() else {
-            return Err(RendererError::Refused {
-                what: "a stream that is not of whole words",
-                code: EINVAL,
-            });
+            let bytes = stream.len();
+            return Err(StreamError::NoDwords { bytes }.into());
         };
-        if waits {
-            self.wait_for_fences()?;
-        }
+        // virglrenderer reads them in the host's order.
         let words = words.iter().map(|word| u32::from_ne_bytes(*word));
         self.stream.clear();
         self.stream.extend(words);
+        let context = self.contexts.get_mut(&ctx_id);
+        if let Some(growth) = context.and_then(|context| context.growth.as_mut()) {
+            let resources = &self.resources;
+            let target = |id| resources.get(&id).map(Held::as_target);
+            check(&self.stream, target, growth)?;
+        }
+        if waits {
+            self.wait_for_fences()?;
+        }
         self.rutabaga
             .submit_command(ctx_id, self.stream.as_mut_bytes(), &[])
             .map_err(refused("a stream"))
     }
 
     pub(super) fn create_fence(&mut self, fence: Fence) {
-        let given = self.fences.begin(fence);
+        let is_virgl = match fence.timeline {
+            Timeline::Global => true,
+            Timeline::Ring { ctx_id, .. } => {
+                let context = self.contexts.get(&ctx_id);
+                context.is_none_or(|context| context.growth.is_some())
+            }
+        };
+        let given = self.fences.begin(fence, !is_virgl);
         if self.rutabaga.create_fence(given).is_err() {
             self.fences.failed(&given);
         }
@@ -357,21 +426,44 @@ impl Engine {
     }
 
     pub(super) fn unmap_blob(&mut self, id: u32) -> Result<(), RendererError> {
-        let mapping = self.held(id)?.mapping;
-        if mapping.is_none_or(|mapping| !mapping.by_guest) {
-            return Err(RendererError::Refused {
+        let held = self.held(id)?;
+        let shared = held.shared;
+        match held.mapping.take_if(|mapping| mapping.by_guest) {
+            Some(mapping) => self.end_mapping(id, mapping, shared),
+            None => Err(RendererError::Refused {
                 what: "the end of no mapping",
                 code: EINVAL,
+            }),
+        }
+    }
+
+    /// virglrenderer 0.10.4 maps the shared memory of venus and cannot unmap it: it forgets the
+    /// mapping and says EINVAL. Newer ones do it.
+    fn end_mapping(
+        &mut self,
+        id: u32,
+        mapping: Mapping,
+        shared: bool,
+    ) -> Result<(), RendererError> {
+        let ended = self.rutabaga.unmap(id).map_err(refused("an unmapping"));
+        let size = usize::try_from(mapping.size);
+        if let (true, Err(_), Ok(size)) = (shared, &ended, size) {
+            let address = ptr::with_exposed_provenance_mut(mapping.address);
+            // SAFETY: virglrenderer mapped so many bytes there with mmap, and has just forgotten
+            // it; all that was given away of it ended before, which is what this call is for.
+            let unmapped = unsafe { munmap(address, size) };
+            return unmapped.map_err(|error| RendererError::Refused {
+                what: "an unmapping",
+                code: error.raw_os_error(),
             });
         }
-        self.held(id)?.mapping = None;
-        self.rutabaga.unmap(id).map_err(refused("an unmapping"))
+        ended
     }
 
     /// Destroys everything, contexts first: rutabaga drops resources first, with the lists of
     /// backings that contexts still use.
     pub(super) fn finish(mut self) {
-        for ctx_id in mem::take(&mut self.contexts) {
+        for (ctx_id, _) in mem::take(&mut self.contexts) {
             drop(self.destroy_context(ctx_id));
         }
         let ids: Vec<_> = self.resources.keys().copied().collect();

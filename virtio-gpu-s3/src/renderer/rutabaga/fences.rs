@@ -19,8 +19,9 @@ pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
 /// Fences that virglrenderer has not signalled, and those it has.
 ///
 /// virglrenderer numbers global fences with 32 bits, of which rutabaga hands on no more, and has
-/// one ring a context. So both get numbers of our own, and every ring of a context is its ring 0:
-/// all that a context does is one OpenGL queue, in order.
+/// one ring a context of virgl. So both get numbers of our own, and every ring of such a context is
+/// its ring 0: all that it does is one OpenGL queue, in order. A context of venus has rings of its
+/// own, one for each Vulkan queue.
 ///
 /// Never locked while virglrenderer is called: it may signal from within the call.
 pub(super) struct FenceTable {
@@ -36,7 +37,8 @@ struct State {
     /// Never starts anew, so that a late signal for a context that is gone means nothing to one
     /// with the same id.
     last_of_contexts: u64,
-    contexts: BTreeMap<u32, VecDeque<(u64, Fence)>>,
+    /// By context and ring.
+    contexts: BTreeMap<(u32, u8), VecDeque<(u64, Fence)>>,
     signalled: Vec<Fence>,
 }
 
@@ -62,8 +64,9 @@ impl FenceTable {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Books `fence` as outstanding; what to give virglrenderer for it.
-    pub(super) fn begin(&self, fence: Fence) -> RutabagaFence {
+    /// Books `fence` as outstanding; what to give virglrenderer for it. `rings`: the context has
+    /// rings of its own.
+    pub(super) fn begin(&self, fence: Fence, rings: bool) -> RutabagaFence {
         let mut state = self.lock();
         match fence.timeline {
             Timeline::Global => {
@@ -72,15 +75,16 @@ impl FenceTable {
                 state.global.push_back((id, fence));
                 global(id)
             }
-            Timeline::Ring { ctx_id, .. } => {
+            Timeline::Ring { ctx_id, ring_idx } => {
+                let ring_idx = if rings { ring_idx } else { 0 };
                 state.last_of_contexts = state.last_of_contexts.wrapping_add(1);
                 let id = state.last_of_contexts;
                 state
                     .contexts
-                    .entry(ctx_id)
+                    .entry((ctx_id, ring_idx))
                     .or_default()
                     .push_back((id, fence));
-                of_context(ctx_id, id)
+                of_context(ctx_id, ring_idx, id)
             }
         }
     }
@@ -91,7 +95,7 @@ impl FenceTable {
         if fence.flags & RUTABAGA_FLAG_INFO_RING_IDX == 0 {
             let done = join_predecessor(&mut state.global);
             state.signalled.extend(done);
-        } else if let Some(queue) = state.contexts.get_mut(&fence.ctx_id) {
+        } else if let Some(queue) = state.contexts.get_mut(&ring_of(fence)) {
             let done = join_predecessor(queue);
             state.signalled.extend(done);
         }
@@ -109,11 +113,11 @@ impl FenceTable {
                 let done: Vec<_> = done.collect();
                 state.signalled.extend(done);
             }
-        } else if let Some(queue) = state.contexts.get_mut(&fence.ctx_id) {
+        } else if let Some(queue) = state.contexts.get_mut(&ring_of(fence)) {
             let count = queue.partition_point(|(id, _)| *id <= fence.fence_id);
             let done: Vec<_> = queue.drain(..count).map(|(_, fence)| fence).collect();
             if queue.is_empty() {
-                state.contexts.remove(&fence.ctx_id);
+                state.contexts.remove(&ring_of(fence));
             }
             state.signalled.extend(done);
         }
@@ -123,16 +127,24 @@ impl FenceTable {
     /// A context is gone: what waited for it is over.
     pub(super) fn end_context(&self, ctx_id: u32) {
         let mut state = self.lock();
-        let over = state.contexts.remove(&ctx_id).unwrap_or_default();
-        state
-            .signalled
-            .extend(over.into_iter().map(|(_, fence)| fence));
+        let rings = (ctx_id, 0)..=(ctx_id, u8::MAX);
+        let rings: Vec<_> = state.contexts.range(rings).map(|(ring, _)| *ring).collect();
+        for ring in rings {
+            let over = state.contexts.remove(&ring).unwrap_or_default();
+            let over = over.into_iter().map(|(_, fence)| fence);
+            state.signalled.extend(over);
+        }
         self.tell(state);
     }
 
     /// Fences that signalled since the last call.
     pub(super) fn take_signalled(&self) -> Vec<Fence> {
         mem::take(&mut self.lock().signalled)
+    }
+
+    /// Has the device look, for another reason than fences.
+    pub(super) fn wake(&self) {
+        (self.wake)();
     }
 
     /// Waits so long for the end of everything outstanding. True if that is reached.
@@ -181,12 +193,16 @@ fn global(id: u32) -> RutabagaFence {
     }
 }
 
-fn of_context(ctx_id: u32, fence_id: u64) -> RutabagaFence {
+fn ring_of(fence: &RutabagaFence) -> (u32, u8) {
+    (fence.ctx_id, fence.ring_idx)
+}
+
+fn of_context(ctx_id: u32, ring_idx: u8, fence_id: u64) -> RutabagaFence {
     RutabagaFence {
         flags: RUTABAGA_FLAG_FENCE | RUTABAGA_FLAG_INFO_RING_IDX,
         fence_id,
         ctx_id,
-        ring_idx: 0,
+        ring_idx,
     }
 }
 
@@ -224,7 +240,7 @@ mod tests {
         // rutabaga cuts the number of a global fence to 32 bits: 2^32 + 5 completes as 5.
         let (table, woken) = table();
         for number in [5, (1 << 32) + 5, u64::MAX] {
-            let given = table.begin(on_global(number));
+            let given = table.begin(on_global(number), false);
             assert!(given.fence_id <= u64::from(u32::MAX));
             table.signal(&given);
             assert_eq!(table.take_signalled(), [on_global(number)]);
@@ -236,7 +252,9 @@ mod tests {
     fn global_numbers_wrap_and_keep_their_order() {
         let (table, _) = table();
         table.lock().last_global = u32::MAX - 1;
-        let given: Vec<_> = (1..=4).map(|id| table.begin(on_global(id))).collect();
+        let given: Vec<_> = (1..=4)
+            .map(|id| table.begin(on_global(id), false))
+            .collect();
         table.signal(&given[2]);
         assert_eq!(table.take_signalled(), [1, 2, 3].map(on_global));
         table.signal(&given[2]);
@@ -249,10 +267,10 @@ mod tests {
     #[test]
     fn every_ring_of_a_context_is_its_one_queue() {
         let (table, _) = table();
-        table.begin(ring(0, 1));
-        let given = table.begin(ring(63, 1));
+        table.begin(ring(0, 1), false);
+        let given = table.begin(ring(63, 1), false);
         assert_eq!(given.ring_idx, 0);
-        table.begin(ring(5, 1));
+        table.begin(ring(5, 1), false);
         table.signal(&given);
         assert_eq!(table.take_signalled(), [ring(0, 1), ring(63, 1)]);
         assert!(!table.wait_idle(Duration::ZERO));
@@ -262,11 +280,26 @@ mod tests {
     }
 
     #[test]
+    fn the_rings_of_a_context_of_venus_signal_each_for_itself() {
+        let (table, _) = table();
+        let first = table.begin(ring(1, 1), true);
+        let second = table.begin(ring(2, 1), true);
+        assert_eq!((first.ring_idx, second.ring_idx), (1, 2));
+        table.signal(&second);
+        assert_eq!(table.take_signalled(), [ring(2, 1)]);
+        table.end_context(6);
+        assert_eq!(table.take_signalled(), []);
+        table.end_context(7);
+        assert_eq!(table.take_signalled(), [ring(1, 1)]);
+        assert!(table.wait_idle(Duration::ZERO));
+    }
+
+    #[test]
     fn a_late_signal_of_an_ended_context_means_nothing_to_its_successor() {
         let (table, _) = table();
-        let late = table.begin(ring(0, 1));
+        let late = table.begin(ring(0, 1), false);
         table.end_context(7);
-        table.begin(ring(0, 2));
+        table.begin(ring(0, 2), false);
         table.take_signalled();
         table.signal(&late);
         assert_eq!(table.take_signalled(), []);
@@ -275,13 +308,13 @@ mod tests {
     #[test]
     fn a_fence_that_failed_signals_with_the_one_before_and_not_earlier() {
         let (table, _) = table();
-        let first = table.begin(on_global(1));
-        let second = table.begin(on_global(2));
+        let first = table.begin(on_global(1), false);
+        let second = table.begin(on_global(2), false);
         table.failed(&second);
         assert_eq!(table.take_signalled(), []);
         table.signal(&first);
         assert_eq!(table.take_signalled(), [on_global(1), on_global(2)]);
-        let alone = table.begin(ring(0, 3));
+        let alone = table.begin(ring(0, 3), false);
         table.failed(&alone);
         assert_eq!(table.take_signalled(), [ring(0, 3)]);
     }

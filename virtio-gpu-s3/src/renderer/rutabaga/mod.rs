@@ -36,6 +36,8 @@ use super::{
 };
 use crate::fence::Fence;
 use crate::geometry::Rect;
+#[cfg(feature = "test-utils")]
+use engine::Engine;
 use engine::Range;
 use fences::FenceTable;
 use thread::Thread;
@@ -61,6 +63,9 @@ pub enum StartError {
     /// virglrenderer could not be initialised; its log says why.
     #[error("virglrenderer cannot be initialised; are EGL and a Mesa driver installed?")]
     NotVirgl,
+    /// virglrenderer was initialised, but without venus.
+    #[error("virglrenderer has no venus; is its render server installed?")]
+    NotVenus,
     /// The host has no thread or pipe left.
     #[error("The renderer's threads cannot be started: {why}")]
     Thread {
@@ -75,6 +80,9 @@ pub struct RutabagaConfig {
     /// With OpenGL ES instead of desktop OpenGL, which not every driver has. OpenGL ES writes
     /// textures faster but cannot read all of them back.
     pub gles: bool,
+    /// Venus, Vulkan's protocol, beside virgl: it needs a Vulkan driver and virglrenderer's render
+    /// server (Debian's virgl-server), which it runs a process of for each context.
+    pub venus: bool,
 }
 
 /// Renders with virglrenderer, in software or on a GPU, without a window system.
@@ -113,6 +121,32 @@ impl RutabagaRenderer {
             capsets,
             fences,
         })
+    }
+
+    /// Has the renderer's thread panic, as a mistake of rutabaga's would, and waits for that: for
+    /// tests of who must survive it.
+    #[cfg(feature = "test-utils")]
+    #[expect(clippy::panic, reason = "that is what it is for")]
+    pub fn crash(&self) {
+        let crash = |_: &mut Engine| panic!("a test said so");
+        let answer: Result<(), RendererError> = self.thread.call(crash);
+        debug_assert_eq!(answer, Err(RendererError::Gone));
+    }
+
+    /// Its fences, where another thread takes them.
+    pub fn signalled(&self) -> SignalledFences {
+        SignalledFences(Arc::clone(&self.fences))
+    }
+}
+
+/// The fences that signalled, for a thread that does not have the renderer.
+#[derive(Debug)]
+pub struct SignalledFences(Arc<FenceTable>);
+
+impl SignalledFences {
+    /// Those since the last call, as [`Renderer::poll`] gives them: each is given once.
+    pub fn take(&self) -> Vec<Fence> {
+        self.0.take_signalled()
     }
 }
 
@@ -283,5 +317,17 @@ impl Renderer for RutabagaRenderer {
 
     fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError> {
         self.thread.call(|engine| engine.unmap_blob(resource_id))
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.thread.failure().map(str::to_owned)
+    }
+
+    /// virglrenderer can be initialised once in a process.
+    fn restart(&mut self) -> Result<(), RendererError> {
+        match self.failure() {
+            None => Ok(()),
+            Some(_) => Err(RendererError::Gone),
+        }
     }
 }

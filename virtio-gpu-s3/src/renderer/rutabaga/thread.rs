@@ -2,20 +2,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The thread that rutabaga lives on, and how others have it do things.
 
+use std::any::Any;
 use std::ffi::CStr;
 use std::io::{Error as IoError, PipeReader, PipeWriter, pipe};
 use std::mem;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{Builder, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, dup};
 use rustix::stdio::{dup2_stderr, stderr};
 use rutabaga_gfx::{
-    RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2, Rutabaga, RutabagaBuilder, RutabagaDescriptor,
-    RutabagaHandler,
+    RUTABAGA_CAPSET_VENUS, RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2, Rutabaga,
+    RutabagaBuilder, RutabagaDescriptor, RutabagaHandler,
 };
 
 use super::engine::Engine;
@@ -44,6 +46,8 @@ const GLES: &CStr = c"libGLESv2.so.2";
 pub(super) struct Thread {
     jobs: Sender<Message>,
     threads: Vec<JoinHandle<()>>,
+    /// Why the thread ended, where it did by itself.
+    failure: Arc<OnceLock<String>>,
     /// Its end is the poller's.
     until: Option<PipeWriter>,
 }
@@ -64,8 +68,12 @@ impl Thread {
         }
         let (jobs, receiver) = channel();
         let (reply, answer) = sync_channel(1);
-        let gles = config.gles;
-        let renderer = spawn("virgl", move || run(gles, &fences, &receiver, &reply))?;
+        let config = *config;
+        let failure = Arc::new(OnceLock::new());
+        let failed = Arc::clone(&failure);
+        let renderer = spawn("virgl", move || {
+            run(config, &fences, &receiver, &reply, &failed);
+        })?;
         let ended = StartError::NotVirgl;
         let (capsets, descriptor) = answer.recv().map_err(|_| ended)??;
         let (ends, until) = pipe().map_err(|error| thread_error(&error))?;
@@ -73,6 +81,7 @@ impl Thread {
         let mut thread = Self {
             jobs,
             threads: vec![renderer],
+            failure,
             until: Some(until),
         };
         let poller = spawn("virgl-queries", move || {
@@ -100,6 +109,11 @@ impl Thread {
             return Err(RendererError::Gone);
         }
         answer.recv().unwrap_or(Err(RendererError::Gone))
+    }
+
+    /// Why the thread ended, which it does by itself only where it panicked.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     /// Has `job` done some time, after everything before it.
@@ -137,18 +151,22 @@ fn thread_error(error: &IoError) -> StartError {
 type Started = (Vec<CapsetInfo>, RutabagaDescriptor);
 
 fn run(
-    gles: bool,
+    config: RutabagaConfig,
     fences: &Arc<FenceTable>,
     jobs: &Receiver<Message>,
     reply: &SyncSender<Result<Started, StartError>>,
+    failure: &OnceLock<String>,
 ) {
-    let built = build(gles, fences).and_then(|rutabaga| {
+    let built = build(config, fences).and_then(|rutabaga| {
         let descriptor = rutabaga.poll_descriptor().ok_or(StartError::NotVirgl)?;
         let engine = Engine::new(rutabaga, Arc::clone(fences));
         let capsets = engine.capsets();
         // rutabaga falls back to 2D without a word where virglrenderer fails.
         if capsets.is_empty() {
             return Err(StartError::NotVirgl);
+        }
+        if config.venus && !engine.has_venus() {
+            return Err(StartError::NotVenus);
         }
         Ok((engine, (capsets, descriptor)))
     });
@@ -160,23 +178,38 @@ fn run(
         Err(error) => return drop(reply.send(Err(error))),
     };
     while let Ok(Message::Do(job)) = jobs.recv() {
-        job(&mut engine);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&mut engine))) {
+            // Half a call may have been made, so none can follow, not even those that end things.
+            mem::forget(engine);
+            // Set once, as this is the thread's end.
+            drop(failure.set(message_of(panic.as_ref())));
+            return fences.wake();
+        }
     }
     engine.finish();
 }
 
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let why = text.unwrap_or("no reason given");
+    format!("the renderer's thread panicked: {why}")
+}
+
 /// The capset mask is always given: without one rutabaga offers capsets that it did not
 /// initialise.
-fn build(gles: bool, fences: &Arc<FenceTable>) -> Result<Rutabaga, StartError> {
+fn build(config: RutabagaConfig, fences: &Arc<FenceTable>) -> Result<Rutabaga, StartError> {
     // Linked where the library lacks them.
     drop(virglrenderer_compat::missing());
     let fences = Arc::clone(fences);
     let handler = RutabagaHandler::new(move |fence| fences.signal(&fence));
-    let mask = (1 << RUTABAGA_CAPSET_VIRGL) | (1 << RUTABAGA_CAPSET_VIRGL2);
+    let venus = u64::from(config.venus) << RUTABAGA_CAPSET_VENUS;
+    let mask = (1 << RUTABAGA_CAPSET_VIRGL) | (1 << RUTABAGA_CAPSET_VIRGL2) | venus;
     let builder = RutabagaBuilder::new(mask, handler)
         .set_use_egl(true)
         .set_use_surfaceless(true)
-        .set_use_gles(gles);
+        .set_use_gles(config.gles)
+        .set_use_render_server(config.venus);
     // Debug builds of rutabaga make standard error a copy of standard output.
     let own_stderr = dup(stderr());
     let built = builder.build();

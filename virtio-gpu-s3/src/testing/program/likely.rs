@@ -44,7 +44,7 @@ pub(super) fn request(command: CommandId, code: &mut Code<'_>) -> Vec<u8> {
 fn blob_or_3d(command: CommandId, id: u32, code: &mut Code<'_>) -> Vec<u8> {
     match command {
         CommandId::RESOURCE_CREATE_BLOB => {
-            let blob_mem = 1 + code.below(3);
+            let blob_mem = code.below(3).saturating_add(1);
             let entries = if blob_mem == 2 { vec![] } else { entries(code) };
             request::resource_create_blob(id, blob_mem, code.below(4), 4096, &entries)
         }
