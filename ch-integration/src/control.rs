@@ -3,22 +3,31 @@
 
 //! The control socket: JSON, one object a line, each way.
 
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Error as IoError, Read, Write};
+use std::mem;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use log::warn;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use virtio_gpu_s3::Image;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::device::GpuDevice;
-use crate::screenshot::encode_png;
+use crate::events::Event;
+use crate::screenshot::{ScreenshotError, encode_png, save_png};
+use crate::status::Status;
 
 /// Longest request in bytes; paths are at most 4096.
 const MAX_LINE: u64 = 16 * 1024;
@@ -50,31 +59,168 @@ enum Answer {
     Error { message: String },
 }
 
+/// A device that people and tools look at.
+pub trait Controlled: Debug + Send + Sync {
+    /// What it is doing; `None` if it has stopped.
+    fn status(&self) -> Option<Status>;
+
+    /// What a scanout shows; black where it is disabled.
+    ///
+    /// # Errors
+    /// There is no such scanout, or the device has stopped.
+    fn screenshot(&self, scanout: u32, cursor: bool) -> Result<Image, ScreenshotError>;
+
+    /// Events from now on.
+    fn subscribe(&self) -> Receiver<Event>;
+}
+
+/// What serves a control socket.
+#[derive(Debug)]
+pub struct ControlThread {
+    listener: UnixListener,
+    device: Arc<dyn Controlled>,
+    shared: Arc<Shared>,
+}
+
+/// The end of a control socket's service: dropping it ends every conversation.
+#[derive(Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    stop: EventFd,
+    conversations: Mutex<BTreeMap<u64, UnixStream>>,
+}
+
+impl Control {
+    /// Serves the control socket on the thread that `spawn` makes, and on threads that this one makes.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(
+        listener: UnixListener,
+        device: Arc<dyn Controlled>,
+        spawn: impl FnOnce(ControlThread) -> Result<JoinHandle<()>, IoError>,
+    ) -> Result<Self, IoError> {
+        listener.set_nonblocking(true)?;
+        let shared = Arc::new(Shared {
+            stop: EventFd::new(EFD_NONBLOCK)?,
+            conversations: Mutex::default(),
+        });
+        let thread = spawn(ControlThread {
+            listener,
+            device,
+            shared: shared.clone(),
+        })?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // It fails only where 2^64 - 2 stops are waiting already.
+        drop(self.shared.stop.write(1));
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("The control socket's thread panicked");
+        }
+    }
+}
+
 /// Serves the control socket on threads of its own, for ever.
 ///
 /// # Errors
 /// The thread cannot be started.
-pub fn serve(listener: UnixListener, device: Arc<GpuDevice>) -> Result<(), IoError> {
-    let connections = Arc::new(AtomicUsize::new(0));
-    thread::Builder::new()
-        .name("control".into())
-        .spawn(move || {
-            for stream in listener.incoming() {
-                let Ok(stream) = stream else { continue };
-                if connections.fetch_add(1, Ordering::AcqRel) >= MAX_CONNECTIONS {
-                    connections.fetch_sub(1, Ordering::AcqRel);
-                    refuse(stream);
-                    continue;
-                }
-                let (device, connections) = (device.clone(), connections.clone());
-                thread::spawn(move || {
-                    // A person who leaves in the middle is no error.
-                    drop(converse(&stream, &device));
-                    connections.fetch_sub(1, Ordering::AcqRel);
-                });
-            }
-        })?;
+pub fn serve(listener: UnixListener, device: Arc<dyn Controlled>) -> Result<(), IoError> {
+    let spawn = |thread: ControlThread| {
+        thread::Builder::new()
+            .name("control".into())
+            .spawn(move || thread.run())
+    };
+    // It ends with the process.
+    mem::forget(Control::start(listener, device, spawn)?);
     Ok(())
+}
+
+impl ControlThread {
+    /// Serves until its [`Control`] is dropped.
+    pub fn run(self) {
+        if let Err(error) = self.accept() {
+            warn!("The control socket has ended: {error}");
+        }
+        let conversations = self.shared.lock();
+        for stream in conversations.values() {
+            // The person may have left already.
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+
+    fn accept(&self) -> Result<(), IoError> {
+        const LISTENER: u64 = 0;
+        const STOP: u64 = 1;
+        let epoll = Epoll::new()?;
+        let stop = self.shared.stop.as_raw_fd();
+        for (fd, data) in [(self.listener.as_raw_fd(), LISTENER), (stop, STOP)] {
+            let event = EpollEvent::new(EventSet::IN, data);
+            epoll.ctl(ControlOperation::Add, fd, event)?;
+        }
+        for number in 0.. {
+            let mut events = [EpollEvent::default(); 2];
+            // A signal may interrupt it; then nothing has come.
+            let count = epoll.wait(-1, &mut events).unwrap_or(0);
+            if events.iter().take(count).any(|event| event.data() == STOP) {
+                break;
+            }
+            // Whoever connected may be gone again.
+            if let Ok((stream, _)) = self.listener.accept() {
+                self.begin(number, stream);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, number: u64, stream: UnixStream) {
+        let known = stream
+            .set_nonblocking(false)
+            .and_then(|()| stream.try_clone());
+        let Ok(known) = known else {
+            return;
+        };
+        let mut conversations = self.shared.lock();
+        if conversations.len() >= MAX_CONNECTIONS {
+            drop(conversations);
+            return refuse(stream);
+        }
+        conversations.insert(number, known);
+        drop(conversations);
+        let (device, shared) = (self.device.clone(), self.shared.clone());
+        let thread = thread::Builder::new()
+            .name("control".into())
+            .spawn(move || {
+                // A person who leaves in the middle is no error.
+                drop(converse(&stream, &*device));
+                shared.lock().remove(&number);
+            });
+        if let Err(error) = thread {
+            warn!("Cannot serve a control connection: {error}");
+            self.shared.lock().remove(&number);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, UnixStream>> {
+        self.conversations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn refuse(mut stream: UnixStream) {
@@ -83,7 +229,7 @@ fn refuse(mut stream: UnixStream) {
     drop(send(&mut stream, &Answer::Error { message }));
 }
 
-fn converse(stream: &UnixStream, device: &GpuDevice) -> Result<(), IoError> {
+fn converse(stream: &UnixStream, device: &dyn Controlled) -> Result<(), IoError> {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;
     loop {
@@ -126,7 +272,7 @@ fn skip_line(reader: &mut impl BufRead) -> Result<(), IoError> {
     }
 }
 
-fn stream_events(writer: &mut impl Write, device: &GpuDevice) -> Result<(), IoError> {
+fn stream_events(writer: &mut impl Write, device: &dyn Controlled) -> Result<(), IoError> {
     let events = device.subscribe();
     send(writer, &Answer::Return(json!({})))?;
     for event in events {
@@ -135,14 +281,14 @@ fn stream_events(writer: &mut impl Write, device: &GpuDevice) -> Result<(), IoEr
     Ok(())
 }
 
-fn execute(command: &Command, device: &GpuDevice) -> Answer {
+fn execute(command: &Command, device: &dyn Controlled) -> Answer {
     let result = match command {
         Command::Status => status(device),
         Command::Screenshot {
             scanout,
             cursor,
             path,
-        } => screenshot(device, *scanout, *cursor, path.as_ref()),
+        } => screenshot(device, *scanout, *cursor, path.as_deref()),
         // Not answered but streamed.
         Command::Events => Ok(json!({})),
     };
@@ -152,16 +298,16 @@ fn execute(command: &Command, device: &GpuDevice) -> Answer {
     }
 }
 
-fn status(device: &GpuDevice) -> Result<Value, String> {
+fn status(device: &dyn Controlled) -> Result<Value, String> {
     let status = device.status().ok_or("the device has stopped")?;
     serde_json::to_value(status).map_err(|error| error.to_string())
 }
 
 fn screenshot(
-    device: &GpuDevice,
+    device: &dyn Controlled,
     scanout: u32,
     cursor: bool,
-    path: Option<&PathBuf>,
+    path: Option<&Path>,
 ) -> Result<Value, String> {
     let active = device.status().is_some_and(|status| {
         let index = usize::try_from(scanout).unwrap_or(usize::MAX);
@@ -170,11 +316,11 @@ fn screenshot(
             .get(index)
             .is_some_and(|scanout| scanout.active)
     });
-    let image = match path {
-        Some(path) => device.save_screenshot(scanout, cursor, path),
-        None => device.screenshot(scanout, cursor),
-    };
+    let image = device.screenshot(scanout, cursor);
     let image = image.map_err(|error| with_source(&error))?;
+    if let Some(path) = path {
+        save_png(&image, path).map_err(|error| with_source(&error))?;
+    }
     let mut answer = json!({ "width": image.width, "height": image.height, "active": active });
     if path.is_none() {
         let mut png = Vec::new();

@@ -3,36 +3,37 @@
 
 //! A GPU behind a PCI function: the models, the worker, and the effects that go between them.
 
-use std::collections::hash_map::RandomState;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
 use std::io::Error as IoError;
 use std::mem;
-use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::warn;
 use thiserror::Error;
-use virtio_gpu_s3::{
-    ConfigError as GpuConfigError, Gpu, Image, NullDisplay, NullRenderer, Renderer,
-};
+use virtio_gpu_s3::{ConfigError as GpuConfigError, Gpu, Image};
 use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{
-    ConfigError as FunctionConfigError, Effect, Effects, FunctionConfig, Identity, ResetOutcome,
-    ResetTicket, TransportConfig, VectorOwner, VirtioPciFunction,
+    ConfigError as FunctionConfigError, Effect, Effects, FunctionConfig, Identity, TransportConfig,
+    VectorOwner, VirtioPciFunction,
 };
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::events::{Event, EventKind, EventLog, micros};
-use crate::interrupts::Interrupts;
-use crate::options::{Backend, DeviceOptions};
-use crate::screenshot::{ScreenshotError, save_png};
+#[cfg(feature = "control")]
+use crate::control::Controlled;
+use crate::events::{Event, EventKind};
+use crate::model::{RING_FEATURES, new_gpu, new_renderer_in};
+use crate::options::DeviceOptions;
+#[cfg(feature = "virgl")]
+use crate::renderer_process::StartProcessError;
+use crate::requests::{Doorbells, Inbox, Question, Request, Requests};
+use crate::screenshot::ScreenshotError;
+use crate::shared::{Shared, State};
 use crate::status::{Sleep, SleepChange, Status};
 use crate::wakeup::Wakeup;
-use crate::worker::{Doorbells, Request, Worker, bit};
+use crate::worker::{Worker, bit};
 
 /// Guest memory, replaced whole when the VMM maps or unmaps.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -44,7 +45,7 @@ pub const QUEUE_SIZES: [u16; 2] = [256, 16];
 pub const VECTORS: u16 = 3;
 
 /// How long the VMM's thread waits for the worker, which is never busier than with one command a queue.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A device that cannot be made.
 #[derive(Debug, Error)]
@@ -57,6 +58,10 @@ pub enum DeviceError {
     #[cfg(feature = "virgl")]
     #[error("Cannot start the renderer")]
     Renderer(#[source] virtio_gpu_s3::StartError),
+    /// The renderer's process.
+    #[cfg(feature = "virgl")]
+    #[error("Cannot start the renderer")]
+    RendererProcess(#[source] StartProcessError),
     /// The function's configuration.
     #[error("Cannot make this PCI function")]
     Function(#[source] FunctionConfigError),
@@ -65,142 +70,13 @@ pub enum DeviceError {
     Thread(#[source] IoError),
 }
 
-/// What the VMM's thread and the worker share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// Told when a reset is done.
-    reset_done: Condvar,
-    events: EventLog,
-}
-
-#[derive(Debug)]
-struct State {
-    function: VirtioPciFunction,
-    interrupts: Interrupts,
-    sleep: Sleep,
-    last_frozen_reset: Option<Instant>,
-    bad_chains: u64,
-}
-
-impl State {
-    /// Sends what the function wants sent. Every other effect is the caller's.
-    fn signal(&mut self) {
-        while let Some(interrupt) = self.function.next_interrupt() {
-            self.interrupts.signal(interrupt.vector);
-        }
-    }
-}
-
-/// What the worker tells.
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs what can only ask for interrupts.
-    fn with_function(&self, change: impl FnOnce(&mut VirtioPciFunction) -> Effects) -> Effects {
-        let mut state = self.lock();
-        let effects = change(&mut state.function);
-        state.signal();
-        effects
-    }
-
-    pub(crate) fn queue_used(&self, index: u16) {
-        drop(self.with_function(|function| function.queue_used(index)));
-    }
-
-    pub(crate) fn count_bad_chain(&self) {
-        let mut state = self.lock();
-        state.bad_chains = state.bad_chains.saturating_add(1);
-    }
-
-    pub(crate) fn needs_reset(&self, reason: &str) {
-        drop(self.with_function(VirtioPciFunction::needs_reset));
-        self.events.emit(EventKind::NeedsReset {
-            reason: reason.into(),
-        });
-    }
-
-    pub(crate) fn update_config(&self, config: &[u8]) {
-        drop(self.with_function(|function| function.update_device_config(0, config)));
-    }
-
-    pub(crate) fn freeze_done(&self, honoured: bool) {
-        self.lock().function.freeze_done(honoured);
-        if honoured {
-            self.events.emit(EventKind::Freeze);
-        }
-    }
-
-    pub(crate) fn suspend_done(&self, suspended: bool) {
-        drop(self.with_function(|function| function.suspend_done(suspended)));
-    }
-
-    pub(crate) fn resume_done(&self, resumed: bool) {
-        drop(self.with_function(|function| function.resume_done(resumed)));
-    }
-
-    pub(crate) fn queue_reset_done(&self, index: u16) {
-        self.lock().function.queue_reset_done(index);
-    }
-
-    pub(crate) fn reset_done(
-        &self,
-        ticket: ResetTicket,
-        outcome: ResetOutcome<'_>,
-        resources: usize,
-        asked: Instant,
-    ) {
-        let mut state = self.lock();
-        let before = state.function.transport().counters();
-        drop(state.function.reset_done(ticket, outcome));
-        let transport = state.function.transport();
-        let after = transport.counters();
-        let took_us = micros(asked);
-        let event = if after.frozen_resets > before.frozen_resets {
-            Some(EventKind::FrozenReset {
-                holds: transport.holds().collect(),
-                parked_queues: transport
-                    .parked_queues()
-                    .map_or(0, |parked| parked.queues.len()),
-                resources,
-                took_us,
-            })
-        } else {
-            (after.full_resets > before.full_resets)
-                .then_some(EventKind::FullReset { resources, took_us })
-        };
-        state.last_frozen_reset = Some(Instant::now());
-        drop(state);
-        self.reset_done.notify_all();
-        if let Some(event) = event {
-            self.events.emit(event);
-        }
-    }
-
-    pub(crate) fn discarded(&self, resources: usize, took_us: u64) {
-        self.events
-            .emit(EventKind::FullReset { resources, took_us });
-    }
-
-    pub(crate) fn reinstated(&self, queues: usize, resources: usize) {
-        let took_us = self.lock().last_frozen_reset.map_or(0, micros);
-        self.events.emit(EventKind::Reinstated {
-            queues,
-            resources,
-            took_us,
-        });
-    }
-}
-
 /// A virtio-gpu that a VMM can drive: accesses go in, interrupts come out through eventfds.
 #[derive(Debug)]
 pub struct GpuDevice {
     shared: Arc<Shared>,
     doorbells: Arc<Doorbells>,
     /// The one strong reference: the worker ends when it is gone, and the renderer with it.
-    requests: Arc<Sender<Request>>,
+    requests: Arc<Requests<Shared>>,
     memory: Memory,
 }
 
@@ -210,38 +86,25 @@ impl GpuDevice {
     /// # Errors
     /// A [`DeviceError`] says which part cannot be made, and why.
     pub fn new(options: &DeviceOptions) -> Result<Self, DeviceError> {
-        let config = options.gpu.gpu_config().map_err(DeviceError::Gpu)?;
-        let config = config.with_uuid_namespace(random());
-        let max_request = config.limits().max_command_bytes();
-        let (requests, receiver) = channel();
+        let (requests, inbox) = Inbox::new();
         let requests = Arc::new(requests);
         let wakeup = Arc::new(Wakeup::default());
-        let renderer = new_renderer(options.gpu.backend, &wakeup, &requests)?;
-        let gpu = Gpu::new(config, renderer, Box::new(NullDisplay)).map_err(DeviceError::Gpu)?;
+        let renderer = new_renderer_in(&options.renderer, options.gpu.backend, &wakeup, &requests)?;
+        let (gpu, max_request) = new_gpu(&options.gpu, renderer)?;
         let function = VirtioPciFunction::new(function_config(options, &gpu))
             .map_err(DeviceError::Function)?;
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                function,
-                interrupts: Interrupts::new(VECTORS),
-                sleep: Sleep::Awake,
-                last_frozen_reset: None,
-                bad_chains: 0,
-            }),
-            reset_done: Condvar::new(),
-            events: EventLog::default(),
-        });
+        let shared = Arc::new(Shared::new(function));
         let memory = Memory::new(GuestMemoryMmap::new());
         let doorbells = Arc::new(Doorbells::default());
         let worker = Worker::new(
             gpu,
-            memory.clone(),
+            max_request,
             shared.clone(),
             doorbells.clone(),
-            receiver,
+            inbox,
             wakeup,
-            max_request,
-        );
+        )
+        .with_memory(memory.clone());
         thread::Builder::new()
             .name("gpu".into())
             .spawn(move || worker.run())
@@ -318,7 +181,7 @@ impl GpuDevice {
             guard.replace(memory);
         }
         let (reply, done) = sync_channel(1);
-        self.send(Request::MemoryReplaced(reply));
+        self.send(Request::Ask(Question::MemoryReplaced(reply)));
         if done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             warn!(
                 "The device did not let go of unmapped guest memory within {PATIENCE:?}; it stays mapped"
@@ -336,7 +199,7 @@ impl GpuDevice {
     /// What the device is doing; `None` if its thread is gone.
     pub fn status(&self) -> Option<Status> {
         let (reply, answer) = sync_channel(1);
-        self.requests.send(Request::Inspect(reply)).ok()?;
+        self.send(Request::Ask(Question::Inspect(reply)));
         let gpu = answer.recv_timeout(PATIENCE).ok()?;
         let state = self.shared.lock();
         Some(Status::new(
@@ -353,33 +216,16 @@ impl GpuDevice {
     /// There is no such scanout, or the device's thread is gone.
     pub fn screenshot(&self, scanout: u32, cursor: bool) -> Result<Image, ScreenshotError> {
         let (reply, answer) = sync_channel(1);
-        let request = Request::Screenshot {
+        let question = Question::Screenshot {
             scanout,
             cursor,
             reply,
         };
-        self.requests
-            .send(request)
-            .map_err(|_| ScreenshotError::Stopped)?;
+        self.send(Request::Ask(question));
         let image = answer
             .recv_timeout(PATIENCE)
             .map_err(|_| ScreenshotError::Stopped)?;
         image.ok_or(ScreenshotError::NoScanout { scanout })
-    }
-
-    /// Writes what a scanout shows to a PNG file.
-    ///
-    /// # Errors
-    /// As [`screenshot`](Self::screenshot), or the file cannot be written.
-    pub fn save_screenshot(
-        &self,
-        scanout: u32,
-        cursor: bool,
-        path: &Path,
-    ) -> Result<Image, ScreenshotError> {
-        let image = self.screenshot(scanout, cursor)?;
-        save_png(&image, path)?;
-        Ok(image)
     }
 
     fn access(&self, change: impl FnOnce(&mut VirtioPciFunction) -> Effects) {
@@ -474,36 +320,28 @@ impl GpuDevice {
         }
     }
 
-    /// The worker ends with the device, so a request that finds nobody has nothing left to do.
-    fn send(&self, request: Request) {
-        drop(self.requests.send(request));
+    fn send(&self, request: Request<Shared>) {
+        self.requests.send(request);
     }
 
     /// Waits until the worker has done everything asked so far and is processing no buffer.
     fn barrier(&self) {
         let (reply, done) = sync_channel(1);
-        self.send(Request::Barrier(reply));
+        self.send(Request::Ask(Question::Barrier(reply)));
         if done.recv_timeout(PATIENCE).is_err() {
             warn!("The device did not come to rest within {PATIENCE:?}");
         }
     }
 
     fn wait_for_reset(&self) {
-        let state = self.shared.lock();
-        let waiting = |state: &mut State| state.function.transport().is_resetting();
-        let result = self
-            .shared
-            .reset_done
-            .wait_timeout_while(state, PATIENCE, waiting);
-        let timed_out = result.map_or(true, |(_, timeout)| timeout.timed_out());
-        if timed_out {
+        if !self.shared.wait_for_reset(PATIENCE) {
             warn!("The device did not reset within {PATIENCE:?}");
         }
     }
 
     fn tell(&self, change: SleepChange) {
         let (reply, answer) = sync_channel(1);
-        self.send(Request::Inspect(reply));
+        self.send(Request::Ask(Question::Inspect(reply)));
         let Ok(gpu) = answer.recv_timeout(PATIENCE) else {
             return;
         };
@@ -522,6 +360,21 @@ impl GpuDevice {
     }
 }
 
+#[cfg(feature = "control")]
+impl Controlled for GpuDevice {
+    fn status(&self) -> Option<Status> {
+        Self::status(self)
+    }
+
+    fn screenshot(&self, scanout: u32, cursor: bool) -> Result<Image, ScreenshotError> {
+        Self::screenshot(self, scanout, cursor)
+    }
+
+    fn subscribe(&self) -> Receiver<Event> {
+        Self::subscribe(self)
+    }
+}
+
 /// VIRTIO 1.4 §5.7: the GPU's device type.
 const DEVICE_TYPE_GPU: u16 = 16;
 /// Base class 03h, display controller; sub-class 80h, other: there is no VGA behind it.
@@ -529,48 +382,10 @@ const CLASS_DISPLAY_OTHER: [u8; 3] = [0x00, 0x80, 0x03];
 /// VIRTIO_GPU_F_CONTEXT_INIT requires VIRTIO_GPU_F_VIRGL (VIRTIO 1.4 §5.7.3).
 const GPU_FEATURE_DEPENDENCIES: [(u32, u32); 1] = [(4, 0)];
 
-/// Sets this GPU's UUIDs apart from those of another; nothing secret depends on it.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-fn new_renderer(
-    backend: Backend,
-    #[cfg_attr(
-        not(feature = "virgl"),
-        expect(unused_variables, reason = "2D has no fences")
-    )]
-    wakeup: &Arc<Wakeup>,
-    #[cfg_attr(
-        not(feature = "virgl"),
-        expect(unused_variables, reason = "2D has no fences")
-    )]
-    requests: &Arc<Sender<Request>>,
-) -> Result<Box<dyn Renderer>, DeviceError> {
-    match backend {
-        Backend::TwoD => Ok(Box::new(NullRenderer::default())),
-        #[cfg(feature = "virgl")]
-        Backend::Virgl => {
-            let (wakeup, requests) = (wakeup.clone(), Arc::downgrade(requests));
-            let wake = move || {
-                if let Some(requests) = requests.upgrade() {
-                    wakeup.wake(&requests);
-                }
-            };
-            let config = virtio_gpu_s3::RutabagaConfig::default();
-            virtio_gpu_s3::RutabagaRenderer::new(&config, wake)
-                .map(|renderer| Box::new(renderer) as Box<dyn Renderer>)
-                .map_err(DeviceError::Renderer)
-        }
-    }
-}
-
 fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
-    let ring_features =
-        feature::mask(feature::VIRTIO_F_INDIRECT_DESC) | feature::mask(feature::VIRTIO_F_EVENT_IDX);
     FunctionConfig {
         transport: TransportConfig {
-            device_features: gpu.device_features() | ring_features,
+            device_features: gpu.device_features() | RING_FEATURES,
             feature_dependencies: GPU_FEATURE_DEPENDENCIES.to_vec(),
             queue_sizes: QUEUE_SIZES.to_vec(),
             vectors: VECTORS,

@@ -68,6 +68,11 @@ pub enum EventKind {
         /// How long it took, in microseconds.
         took_us: u64,
     },
+    /// The renderer ended by itself: what the guest drew in 3D is lost, and a full reset starts a new one.
+    RendererCrashed {
+        /// How it ended.
+        reason: String,
+    },
     /// The device met an error that only a reset cures.
     NeedsReset {
         /// What happened.
@@ -97,14 +102,14 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// Which events are printed.
 #[derive(Debug)]
-struct Lines {
+pub(crate) struct Lines {
     window: Instant,
     printed: u32,
     dropped: u64,
 }
 
 impl Lines {
-    fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             window: now,
             printed: 0,
@@ -113,7 +118,7 @@ impl Lines {
     }
 
     /// Whether an event may be printed now, and if so how many were not since the last one that was.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
         if now.duration_since(self.window) >= WINDOW {
             self.window = now;
             self.printed = 0;
@@ -164,6 +169,12 @@ impl EventLog {
         receiver
     }
 
+    /// Ends every subscription.
+    pub(crate) fn close(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.subscribers.clear();
+    }
+
     pub(crate) fn emit(&self, kind: EventKind) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match inner.lines.admit(Instant::now()) {
@@ -199,9 +210,13 @@ mod text {
         format!("{}.{:03} ms", us / 1000, us % 1000)
     }
 
+    /// In parentheses; a VMM with a transport of its own has its reasons.
     fn list(holds: &[HoldReason]) -> String {
+        if holds.is_empty() {
+            return String::new();
+        }
         let names: Vec<String> = holds.iter().map(ToString::to_string).collect();
-        names.join(", ")
+        format!(" ({})", names.join(", "))
     }
 
     impl Display for EventKind {
@@ -217,7 +232,7 @@ mod text {
                     host_bytes,
                 } => write!(
                     f,
-                    "sleep: holding {resources} resources, {host_bytes} bytes ({})",
+                    "sleep: holding {resources} resources, {host_bytes} bytes{}",
                     list(holds)
                 ),
                 Self::FrozenReset {
@@ -227,7 +242,7 @@ mod text {
                     took_us,
                 } => write!(
                     f,
-                    "frozen reset: {parked_queues} queues parked, {resources} resources retained in {} ({})",
+                    "frozen reset: {parked_queues} queues parked, {resources} resources retained in {}{}",
                     milliseconds(*took_us),
                     list(holds)
                 ),
@@ -257,6 +272,7 @@ mod text {
                         milliseconds(*took_us)
                     )
                 }
+                Self::RendererCrashed { reason } => write!(f, "renderer crashed: {reason}"),
                 Self::NeedsReset { reason } => write!(f, "needs reset: {reason}"),
             }
         }

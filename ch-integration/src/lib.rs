@@ -9,20 +9,32 @@
 //! with the feature `server`; a VMM that takes the device in process builds with `gpu` alone, and its ACPI code takes
 //! [`SleepRegister`] with no feature at all.
 
-#[cfg(feature = "server")]
+#[cfg(feature = "control")]
 pub mod control;
 #[cfg(feature = "gpu")]
 mod device;
 #[cfg(feature = "gpu")]
 mod events;
 #[cfg(feature = "gpu")]
+mod in_process;
+#[cfg(feature = "gpu")]
 mod interrupts;
 #[cfg(feature = "gpu")]
+mod model;
+#[cfg(feature = "gpu")]
 mod options;
+#[cfg(feature = "virgl")]
+pub mod renderer_process;
+#[cfg(feature = "gpu")]
+mod requests;
 #[cfg(feature = "gpu")]
 mod screenshot;
+#[cfg(feature = "gpu")]
+pub mod seccomp;
+#[cfg(feature = "gpu")]
+mod shared;
 mod sleep_register;
-#[cfg(feature = "server")]
+#[cfg(feature = "control")]
 pub mod socket;
 #[cfg(feature = "gpu")]
 mod status;
@@ -38,9 +50,22 @@ pub use device::{DeviceError, GpuDevice, Memory, QUEUE_SIZES, VECTORS};
 #[cfg(feature = "gpu")]
 pub use events::{Event, EventKind, EventLog};
 #[cfg(feature = "gpu")]
-pub use options::{Backend, DeviceOptions, GpuOption, HoldList, OptionError, OutputSize, Switch};
+pub use in_process::{
+    GpuActivation, GpuRequestError, GpuStart, GpuThread, GuestNotifier, InProcessGpu, LayoutOption,
+    StartGpuError, VmmGpuOption, queue_setup,
+};
 #[cfg(feature = "gpu")]
-pub use screenshot::{ScreenshotError, encode_png};
-pub use sleep_register::{NotAsleep, SleepRegister, SleepRequest, SleepStatus, SleepTypes};
+pub use options::{
+    Backend, DeviceOptions, GpuOption, HoldList, OptionError, OutputSize, RendererPlace, Switch,
+};
+#[cfg(feature = "gpu")]
+pub use screenshot::{ScreenshotError, encode_png, save_screens};
+pub use sleep_register::{
+    NotAsleep, SleepRegister, SleepRequest, SleepState, SleepStatus, SleepTypes,
+};
 #[cfg(feature = "gpu")]
 pub use status::Status;
+#[cfg(feature = "gpu")]
+pub use virtio_gpu_s3::{Image, saved_state::SavedGpu};
+#[cfg(feature = "gpu")]
+pub use virtio_pci_freeze::ActivationKind;

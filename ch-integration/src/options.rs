@@ -3,11 +3,16 @@
 
 //! The options of a GPU, as a person writes them.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use virtio_gpu_s3::{ConfigError as GpuConfigError, GpuConfig, Limits, OutputConfig};
+use virtio_gpu_s3::{ConfigError as GpuConfigError, GpuConfig, LimitInfo, Limits, OutputConfig};
 use virtio_pci_freeze::{HoldSources, Layout, Retention};
+
+#[cfg(feature = "virgl")]
+use crate::renderer_process::RendererProgram;
 
 /// An option that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -20,11 +25,41 @@ pub enum OptionError {
         part: String,
     },
     /// A key that does not exist.
-    #[error("unknown key '{key}'; the keys are {}", GpuOption::KEYS)]
+    #[error("unknown key '{key}'; the keys are {}, and limits", GpuOption::KEYS)]
     UnknownKey {
         /// The key.
         key: String,
     },
+    /// A key that a VMM does not have.
+    #[error(
+        "unknown key '{key}'; the keys are backend, outputs, width, height, hostmem, freeze, layout, control, \
+         socket, id and pci_segment"
+    )]
+    UnknownVmmKey {
+        /// The key.
+        key: String,
+    },
+    /// A key of a VMM's grammar only.
+    #[error(
+        "'{key}' belongs to a VMM's --gpu; here the keys are {}",
+        GpuOption::KEYS
+    )]
+    VmmKey {
+        /// The key.
+        key: String,
+    },
+    /// A key beside the socket of a server that has the GPU.
+    #[error("'{key}' has no effect beside 'socket': give it to the server")]
+    KeyWithSocket {
+        /// The key.
+        key: String,
+    },
+    /// The same, where it is not known which.
+    #[error("nothing but 'socket' has an effect beside it: give the rest to the server")]
+    WithSocket,
+    /// No register to place.
+    #[error("'layout' has no effect with freeze=off")]
+    LayoutWithoutFreeze,
     /// A key given twice.
     #[error("'{key}' is given twice")]
     Twice {
@@ -41,6 +76,18 @@ pub enum OptionError {
         /// What would be.
         allowed: &'static str,
     },
+    /// A limit outside its bounds.
+    #[error("'{key}={value}' is not allowed; {least} to {most} are")]
+    Limit {
+        /// The limit.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// The least that is allowed.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
     /// A hold that does not exist.
     #[error(
         "unknown hint '{hint}'; the hints are d3hot, bus-master, function-reset and same-driver, or none"
@@ -52,13 +99,15 @@ pub enum OptionError {
 }
 
 /// What renders.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Backend {
     /// The device's own 2D path; needs nothing of the host.
     #[default]
+    #[serde(rename = "2d")]
     TwoD,
     /// virglrenderer, on the host's OpenGL.
     #[cfg(feature = "virgl")]
+    #[serde(rename = "virgl")]
     Virgl,
 }
 
@@ -98,7 +147,8 @@ impl FromStr for Switch {
 }
 
 /// Size of an output, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct OutputSize {
     /// Width.
     pub width: u32,
@@ -106,17 +156,32 @@ pub struct OutputSize {
     pub height: u32,
 }
 
+impl Default for OutputSize {
+    fn default() -> Self {
+        Self {
+            width: 1280,
+            height: 800,
+        }
+    }
+}
+
 /// The value of `--gpu`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct GpuOption {
     /// What renders.
     pub backend: Backend,
     /// How many outputs, 1 to 16.
     pub outputs: u32,
     /// Preferred size of each.
+    #[serde(flatten)]
     pub size: OutputSize,
     /// Host memory that the guest may fill, in bytes; `None` for the device's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hostmem: Option<u64>,
+    /// Other limits than the device's own, by the names of [`Limits::TABLE`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, u64>,
 }
 
 impl Default for GpuOption {
@@ -124,11 +189,9 @@ impl Default for GpuOption {
         Self {
             backend: Backend::TwoD,
             outputs: 1,
-            size: OutputSize {
-                width: 1280,
-                height: 800,
-            },
+            size: OutputSize::default(),
             hostmem: None,
+            limits: BTreeMap::new(),
         }
     }
 }
@@ -145,13 +208,30 @@ impl GpuOption {
         let outputs = (0..self.outputs).map(|_| OutputConfig { width, height });
         let mut limits = Limits::default();
         if let Some(hostmem) = self.hostmem {
-            limits.max_host_bytes = hostmem;
+            limits = limits.with(HOSTMEM, hostmem)?;
+        }
+        for (name, value) in &self.limits {
+            limits = limits.with(name, *value)?;
         }
         GpuConfig::new(outputs.collect())?.with_limits(limits)
     }
 
-    fn set(&mut self, key: &str, value: &str) -> Result<(), OptionError> {
-        let pixels = "a number of pixels from 1 to 32768 is";
+    /// Checks what a text could not say but JSON can.
+    ///
+    /// # Errors
+    /// No such GPU can be made.
+    pub fn check(&self) -> Result<(), OptionError> {
+        let OutputSize { width, height } = self.size;
+        in_range("outputs", self.outputs.into(), MAX_OUTPUTS, OUTPUTS)?;
+        in_range("width", width.into(), MAX_PIXELS, PIXELS)?;
+        in_range("height", height.into(), MAX_PIXELS, PIXELS)?;
+        match self.hostmem {
+            Some(0) => Err(bad("hostmem", "0", BYTES)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), OptionError> {
         match key {
             "backend" => {
                 self.backend = match value {
@@ -161,13 +241,26 @@ impl GpuOption {
                     _ => return Err(bad("backend", value, Backend::ALLOWED)),
                 }
             }
-            "outputs" => self.outputs = number("outputs", value, 16, "1 to 16 are")?,
-            "width" => self.size.width = number("width", value, 32768, pixels)?,
-            "height" => self.size.height = number("height", value, 32768, pixels)?,
+            "outputs" => self.outputs = number("outputs", value, MAX_OUTPUTS, OUTPUTS)?,
+            "width" => self.size.width = number("width", value, MAX_PIXELS, PIXELS)?,
+            "height" => self.size.height = number("height", value, MAX_PIXELS, PIXELS)?,
             "hostmem" => self.hostmem = Some(bytes("hostmem", value)?),
-            _ => return Err(OptionError::UnknownKey { key: key.into() }),
+            "freeze" | "layout" | "control" | "socket" | "id" | "pci_segment" => {
+                return Err(OptionError::VmmKey { key: key.into() });
+            }
+            _ => {
+                let info = Self::limits().find(|info| info.name == key);
+                let info = info.ok_or_else(|| OptionError::UnknownKey { key: key.into() })?;
+                let number = limit(info, value)?;
+                self.limits.insert(key.into(), number);
+            }
         }
         Ok(())
+    }
+
+    /// The limits that are keys. That of host memory is `hostmem`.
+    pub fn limits() -> impl Iterator<Item = &'static LimitInfo> {
+        Limits::TABLE.iter().filter(|info| info.name != HOSTMEM)
     }
 }
 
@@ -176,15 +269,7 @@ impl FromStr for GpuOption {
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
         let mut option = Self::default();
-        let mut seen: Vec<&str> = Vec::new();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
-            let (key, value) = part
-                .split_once('=')
-                .ok_or_else(|| OptionError::NotAPair { part: part.into() })?;
-            if seen.contains(&key) {
-                return Err(OptionError::Twice { key: key.into() });
-            }
-            seen.push(key);
+        for (key, value) in pairs(text)? {
             option.set(key, value)?;
         }
         Ok(option)
@@ -216,15 +301,62 @@ impl FromStr for HoldList {
     }
 }
 
+/// Where a renderer with C libraries lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RendererPlace {
+    /// On a thread of this process, which ends where it crashes.
+    #[default]
+    Thread,
+    /// In a process of its own, whose crash costs the guest its 3D and nobody anything else.
+    #[cfg(feature = "virgl")]
+    Process(RendererProgram),
+}
+
 /// Everything that shapes a [`GpuDevice`](crate::GpuDevice).
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {
     /// The GPU.
     pub gpu: GpuOption,
+    /// Where its renderer lives, if it has one.
+    pub renderer: RendererPlace,
     /// How it retains.
     pub retention: Retention,
     /// Where `freeze_mode` is.
     pub layout: Layout,
+}
+
+const MAX_OUTPUTS: u32 = 16;
+const OUTPUTS: &str = "1 to 16 are";
+const MAX_PIXELS: u32 = 32768;
+const PIXELS: &str = "a number of pixels from 1 to 32768 is";
+const BYTES: &str = "a number of bytes such as 256M is";
+
+/// KEY=VALUE, each key once.
+pub(crate) fn pairs(text: &str) -> Result<Vec<(&str, &str)>, OptionError> {
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (key, value) = part
+            .split_once('=')
+            .ok_or_else(|| OptionError::NotAPair { part: part.into() })?;
+        if pairs.iter().any(|&(before, _)| before == key) {
+            return Err(OptionError::Twice { key: key.into() });
+        }
+        pairs.push((key, value));
+    }
+    Ok(pairs)
+}
+
+fn in_range(
+    key: &'static str,
+    value: u64,
+    max: u32,
+    allowed: &'static str,
+) -> Result<(), OptionError> {
+    if (1..=max.into()).contains(&value) {
+        Ok(())
+    } else {
+        Err(bad(key, &value.to_string(), allowed))
+    }
 }
 
 fn number(
@@ -240,22 +372,39 @@ fn number(
     number.ok_or_else(|| bad(key, value, allowed))
 }
 
+/// The limit that `hostmem` sets.
+const HOSTMEM: &str = "max_host_bytes";
+
+fn limit(info: &'static LimitInfo, value: &str) -> Result<u64, OptionError> {
+    let (least, most) = (info.least, info.most);
+    let number = scaled(value).filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| OptionError::Limit {
+        key: info.name,
+        value: value.into(),
+        least,
+        most,
+    })
+}
+
 /// Bytes, with K, M or G for powers of 1024.
 fn bytes(key: &'static str, value: &str) -> Result<u64, OptionError> {
+    scaled(value)
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| bad(key, value, BYTES))
+}
+
+fn scaled(value: &str) -> Option<u64> {
     let (digits, shift) = match value.chars().last() {
         Some('K' | 'k') => (&value[..value.len() - 1], 10),
         Some('M' | 'm') => (&value[..value.len() - 1], 20),
         Some('G' | 'g') => (&value[..value.len() - 1], 30),
         _ => (value, 0),
     };
-    let number: Option<u64> = digits.parse().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes
-        .filter(|&bytes| bytes > 0)
-        .ok_or_else(|| bad(key, value, "a number of bytes such as 256M is"))
+    let number: u64 = digits.parse().ok()?;
+    number.checked_mul(1 << shift)
 }
 
-fn bad(key: &'static str, value: &str, allowed: &'static str) -> OptionError {
+pub(crate) fn bad(key: &'static str, value: &str, allowed: &'static str) -> OptionError {
     OptionError::Value {
         key,
         value: value.into(),
@@ -269,7 +418,7 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let option: GpuOption = "backend=2d,outputs=2,width=640,height=480,hostmem=64M"
+        let option: GpuOption = "backend=2d,outputs=2,width=640,height=480,hostmem=64M,max_contexts=5,max_submit_bytes=2M"
             .parse()
             .unwrap();
         let size = OutputSize {
@@ -281,6 +430,11 @@ mod tests {
             outputs: 2,
             size,
             hostmem: Some(64 << 20),
+            limits: [
+                ("max_contexts".into(), 5),
+                ("max_submit_bytes".into(), 2 << 20),
+            ]
+            .into(),
         };
         assert_eq!(option, expected);
         assert_eq!("".parse(), Ok(GpuOption::default()));
@@ -292,7 +446,7 @@ mod tests {
             ("width", "'width' is not KEY=VALUE"),
             (
                 "depth=8",
-                "unknown key 'depth'; the keys are backend, outputs, width, height and hostmem",
+                "unknown key 'depth'; the keys are backend, outputs, width, height and hostmem, and limits",
             ),
             (
                 "width=0",
@@ -308,6 +462,18 @@ mod tests {
                 "'hostmem=99999999999G' is not allowed; a number of bytes such as 256M is",
             ),
             ("width=1,width=2", "'width' is given twice"),
+            (
+                "max_resources=0",
+                "'max_resources=0' is not allowed; 1 to 1048576 are",
+            ),
+            (
+                "max_contexts=1T",
+                "'max_contexts=1T' is not allowed; 0 to 65536 are",
+            ),
+            (
+                "socket=/x",
+                "'socket' belongs to a VMM's --gpu; here the keys are backend, outputs, width, height and hostmem",
+            ),
         ] {
             let error = text.parse::<GpuOption>().unwrap_err();
             assert_eq!(error.to_string(), message);
@@ -324,6 +490,18 @@ mod tests {
         );
         let virgl = "backend=virgl".parse::<GpuOption>();
         assert_eq!(virgl.is_ok(), cfg!(feature = "virgl"));
+    }
+
+    #[test]
+    fn a_limit_reaches_the_device() {
+        let option: GpuOption = "max_resources=7,hostmem=1M".parse().unwrap();
+        let config = option.gpu_config().unwrap();
+        assert_eq!(config.limits().max_resources, 7);
+        assert_eq!(config.limits().max_host_bytes, 1 << 20);
+        let mut option = GpuOption::default();
+        option.limits.insert("max_everything".into(), 1);
+        let error = option.gpu_config().unwrap_err().to_string();
+        assert_eq!(error, "There is no limit max_everything");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! register until WAK_STS reads 1. On a virtual CPU that keeps its state nothing else is needed to sleep and to wake:
 //! the VMM answers the poll slowly while the guest sleeps, and with WAK_STS once it shall wake.
 
+use std::mem;
+
 use thiserror::Error;
 
 /// Sleep control: SLP_EN, bit 5.
@@ -36,6 +38,9 @@ pub enum SleepRequest {
     Sleep,
     /// The guest wants to be switched off.
     PowerOff,
+    /// To sleep or to be switched off, of a guest that sleeps: nothing changes. Only a second virtual CPU can ask, and a
+    /// guest runs none then. Said once a sleep, so that what is made of it, a line in a log, stays as rare.
+    Refused,
 }
 
 /// What a read of the sleep status register gives.
@@ -53,60 +58,89 @@ pub enum SleepStatus {
 #[error("The guest is not asleep")]
 pub struct NotAsleep;
 
+/// Where a machine is between two sleeps. This is all that a snapshot has to keep of a [`SleepRegister`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SleepState {
+    /// It runs.
+    #[default]
+    Awake,
+    /// It sleeps.
+    Asleep,
+    /// It runs again, and the guest has not cleared WAK_STS.
+    Woken,
+}
+
 /// The sleep registers of one virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SleepRegister {
     types: SleepTypes,
-    state: State,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Awake,
-    Asleep,
-    /// Awake again, and the guest has not cleared WAK_STS.
-    Woken,
+    state: SleepState,
+    refused: bool,
 }
 
 impl SleepRegister {
     /// A machine that is awake.
     pub fn new(types: SleepTypes) -> Self {
+        Self::restore(types, SleepState::Awake)
+    }
+
+    /// A machine that is where `state`, from a snapshot, says.
+    pub fn restore(types: SleepTypes, state: SleepState) -> Self {
         Self {
             types,
-            state: State::Awake,
+            state,
+            refused: false,
         }
     }
 
-    /// The guest writes the sleep control register. A request while the guest sleeps is ignored: only a second virtual
-    /// CPU could make it, and none runs then.
+    /// Where the machine is now.
+    pub fn state(&self) -> SleepState {
+        self.state
+    }
+
+    /// The guest writes the sleep control register.
     pub fn write_control(&mut self, value: u8) -> SleepRequest {
-        if value & SLP_EN == 0 || self.state == State::Asleep {
-            return SleepRequest::None;
-        }
         let sleep_type = value >> SLP_TYP_SHIFT & SLP_TYP_MASK;
-        if sleep_type == self.types.s5 {
-            return SleepRequest::PowerOff;
+        let asked = if value & SLP_EN == 0 {
+            SleepRequest::None
+        } else if sleep_type == self.types.s5 {
+            SleepRequest::PowerOff
+        } else if Some(sleep_type) == self.types.s3 {
+            SleepRequest::Sleep
+        } else {
+            SleepRequest::None
+        };
+        if asked == SleepRequest::None {
+            return asked;
         }
-        if Some(sleep_type) == self.types.s3 {
-            self.state = State::Asleep;
-            return SleepRequest::Sleep;
+        if self.is_asleep() {
+            let said = mem::replace(&mut self.refused, true);
+            return if said {
+                SleepRequest::None
+            } else {
+                SleepRequest::Refused
+            };
         }
-        SleepRequest::None
+        if asked == SleepRequest::Sleep {
+            self.state = SleepState::Asleep;
+            self.refused = false;
+        }
+        asked
     }
 
     /// The guest writes the sleep status register: WAK_STS is cleared by writing 1 to it.
     pub fn write_status(&mut self, value: u8) {
-        if value & WAK_STS != 0 && self.state == State::Woken {
-            self.state = State::Awake;
+        if value & WAK_STS != 0 && self.state == SleepState::Woken {
+            self.state = SleepState::Awake;
         }
     }
 
     /// The guest reads the sleep status register.
     pub fn read_status(&self) -> SleepStatus {
         match self.state {
-            State::Awake => SleepStatus::Value(0),
-            State::Woken => SleepStatus::Value(WAK_STS),
-            State::Asleep => SleepStatus::Asleep,
+            SleepState::Awake => SleepStatus::Value(0),
+            SleepState::Woken => SleepStatus::Value(WAK_STS),
+            SleepState::Asleep => SleepStatus::Asleep,
         }
     }
 
@@ -115,22 +149,21 @@ impl SleepRegister {
     /// # Errors
     /// It is awake; nothing changes.
     pub fn wake(&mut self) -> Result<(), NotAsleep> {
-        if self.state != State::Asleep {
+        if self.state != SleepState::Asleep {
             return Err(NotAsleep);
         }
-        self.state = State::Woken;
+        self.state = SleepState::Woken;
         Ok(())
     }
 
     /// Whether the guest sleeps.
     pub fn is_asleep(&self) -> bool {
-        self.state == State::Asleep
+        self.state == SleepState::Asleep
     }
 
     /// The machine was reset: the guest that slept is gone.
     pub fn reset(&mut self) {
-        let Self { types: _, state } = self;
-        *state = State::Awake;
+        self.state = SleepState::Awake;
     }
 }
 
@@ -189,13 +222,33 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeping_guest_ignores_requests_and_keeps_sleeping_through_a_cleared_status() {
+    fn a_sleeping_guest_sleeps_on_whatever_it_writes_and_is_refused_aloud_once_a_sleep() {
         let mut register = SleepRegister::new(TYPES);
+        for _ in 0..2 {
+            assert_eq!(register.write_control(S3), SleepRequest::Sleep);
+            assert_eq!(register.write_control(0x1), SleepRequest::None);
+            assert_eq!(register.write_control(S5), SleepRequest::Refused);
+            assert_eq!(register.write_control(S3), SleepRequest::None);
+            assert_eq!(register.write_control(S5), SleepRequest::None);
+            register.write_status(WAK_STS);
+            assert!(register.is_asleep());
+            assert_eq!(register.wake(), Ok(()));
+        }
+    }
+
+    /// A VMM that restores a snapshot has the state and nothing else.
+    #[test]
+    fn a_restored_register_goes_on_where_the_saved_one_was() {
+        let mut register = SleepRegister::new(TYPES);
+        assert_eq!(register.state(), SleepState::Awake);
         assert_eq!(register.write_control(S3), SleepRequest::Sleep);
-        assert_eq!(register.write_control(S3), SleepRequest::None);
-        assert_eq!(register.write_control(S5), SleepRequest::None);
-        register.write_status(WAK_STS);
-        assert!(register.is_asleep());
+        let mut restored = SleepRegister::restore(TYPES, register.state());
+        assert_eq!(restored.read_status(), SleepStatus::Asleep);
+        assert_eq!(restored.wake(), Ok(()));
+        let mut restored = SleepRegister::restore(TYPES, restored.state());
+        assert_eq!(restored.read_status(), SleepStatus::Value(WAK_STS));
+        restored.write_status(WAK_STS);
+        assert_eq!(restored.state(), SleepState::Awake);
     }
 
     #[test]

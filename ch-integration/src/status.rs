@@ -89,6 +89,26 @@ impl Status {
         bad_chains: u64,
     ) -> Self {
         let transport = function.transport();
+        let status = Self::in_process(
+            state(transport, sleep),
+            gpu,
+            transport.counters(),
+            bad_chains,
+        );
+        Self {
+            freeze_mode: transport.freeze_state(),
+            holds: transport.holds().collect(),
+            ..status
+        }
+    }
+
+    /// Of a device whose registers are the VMM's.
+    pub(crate) fn in_process(
+        state: State,
+        gpu: &GpuStatus,
+        transport: TransportCounters,
+        bad_chains: u64,
+    ) -> Self {
         let scanouts = gpu
             .scanouts
             .iter()
@@ -104,9 +124,9 @@ impl Status {
             .control_commands
             .saturating_add(gpu.counters.cursor_commands);
         Self {
-            state: state(transport, sleep),
-            freeze_mode: transport.freeze_state(),
-            holds: transport.holds().collect(),
+            state,
+            freeze_mode: FreezeState::default(),
+            holds: Vec::new(),
             resources: gpu.resources,
             retained: gpu.retained,
             host_bytes: gpu.host_bytes,
@@ -116,7 +136,7 @@ impl Status {
                 errors: gpu.counters.errors.total(),
                 errors_by_kind: errors_by_kind(&gpu.counters.errors),
                 bad_chains,
-                transport: transport.counters(),
+                transport,
             },
         }
     }

@@ -26,6 +26,11 @@ use crate::device::{GpuDevice, VECTORS};
 
 /// Serves one VMM after the other on `listener`, for ever. What breaks a connection ends that connection.
 pub fn serve(listener: UnixListener, device: &Arc<GpuDevice>) {
+    serve_with(listener, device, |_| {});
+}
+
+/// The same. `leaving` is called when a VMM is gone, with the device as its guest left it.
+pub fn serve_with(listener: UnixListener, device: &Arc<GpuDevice>, leaving: impl Fn(&GpuDevice)) {
     let server = Server::from_owned_fd(listener.into(), true, irqs(), regions(device));
     loop {
         let mut backend = Backend {
@@ -40,6 +45,7 @@ pub fn serve(listener: UnixListener, device: &Arc<GpuDevice>) {
             Ok(Err(error)) => warn!("The connection to the VMM broke: {error}"),
             Err(_) => warn!("The connection to the VMM broke: malformed message"),
         }
+        leaving(device);
         device.disconnected();
     }
 }

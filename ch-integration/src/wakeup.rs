@@ -4,11 +4,11 @@
 //! How a renderer's thread wakes the worker.
 
 use std::mem;
-use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::worker::Request;
+use crate::requests::{Request, Requests};
+use crate::worker::Frontend;
 
 /// Whether fences have signalled that the worker has not looked for: one flag, so that no number of fences grows
 /// anything.
@@ -28,12 +28,12 @@ impl Wakeup {
         not(any(test, feature = "virgl")),
         expect(dead_code, reason = "only a renderer with threads calls it")
     )]
-    pub(crate) fn wake(&self, requests: &Sender<Request>) {
+    pub(crate) fn wake<F: Frontend>(&self, requests: &Requests<F>) {
         let before = mem::replace(&mut *self.lock(), true);
         self.woken.notify_all();
         if !before {
             // The worker ends with the device; its renderer may outlive it by a fence.
-            drop(requests.send(Request::FencesSignalled));
+            requests.send(Request::FencesSignalled);
         }
     }
 
@@ -53,23 +53,33 @@ impl Wakeup {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
     use std::time::Instant;
 
     use super::*;
+    use crate::requests::{Doorbells, Inbox, Next};
+    use crate::shared::Shared;
+
+    fn count(inbox: &mut Inbox<Shared>) -> usize {
+        let doorbells = Doorbells::default();
+        let mut count = 0;
+        while let Next::Request(_) = inbox.next(true, &doorbells) {
+            count += 1;
+        }
+        count
+    }
 
     #[test]
     fn many_wakes_are_one_request_until_the_worker_looks() {
         let wakeup = Wakeup::default();
-        let (requests, received) = channel();
+        let (requests, mut inbox) = Inbox::new();
         wakeup.wake(&requests);
         wakeup.wake(&requests);
-        assert_eq!(received.try_iter().count(), 1);
+        assert_eq!(count(&mut inbox), 1);
         let start = Instant::now();
         wakeup.wait(Duration::from_secs(60));
         assert!(start.elapsed() < Duration::from_secs(30));
         wakeup.take();
         wakeup.wake(&requests);
-        assert_eq!(received.try_iter().count(), 1);
+        assert_eq!(count(&mut inbox), 1);
     }
 }

@@ -8,90 +8,53 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use log::{trace, warn};
 use virtio_gpu_s3::{
-    Activation, Completed, Gpu, Image, Outcome, ResetKind as GpuResetKind, Response,
-    Status as GpuStatus, Token,
+    Activation, Completed, Gpu, Outcome, ResetKind as GpuResetKind, Response, Token,
 };
-use virtio_pci_freeze::{
-    ActivationKind, QueueSetup, ResetKind, ResetOutcome, ResetTicket, RingPosition,
+use virtio_pci_freeze::{ActivationKind, QueueSetup, ResetKind, ResetOutcome, RingPosition};
+use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
+use vm_memory::bitmap::Bitmap;
+use vm_memory::{
+    GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap,
 };
-use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT, Writer};
-use vm_memory::{GuestAddress, GuestAddressSpace, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
 
-use crate::device::{Memory, QUEUE_SIZES, Shared};
+use crate::device::QUEUE_SIZES;
 use crate::events::micros;
+use crate::requests::{Doorbells, Inbox, Next, Question, Request};
 use crate::wakeup::Wakeup;
 
-/// What the VMM's thread asks of the worker. Doorbells do not come this way: see [`Doorbells`].
-pub(crate) enum Request {
-    Activate {
-        kind: ActivationKind,
-        features: u64,
-        event_idx: bool,
-        queues: Vec<QueueSetup>,
-    },
-    Reset {
-        kind: ResetKind,
-        ticket: ResetTicket,
+/// The transport in front of the worker: where it tells what it did.
+pub(crate) trait Frontend: Send + Sync + Sized + 'static {
+    /// How the VMM tracks dirty memory.
+    type Bitmap: Bitmap + Send + Sync + 'static;
+    /// What a reset is asked with, and answered.
+    type Ticket: Send;
+
+    /// Buffers were used, and the driver wants to know.
+    fn queue_used(&self, index: u16);
+    fn count_bad_chain(&self);
+    /// An error that only a reset cures.
+    fn needs_reset(&self, reason: &str);
+    /// The renderer ended by itself.
+    fn renderer_crashed(&self, reason: &str);
+    fn update_config(&self, config: &[u8]);
+    fn freeze_done(&self, honoured: bool);
+    fn suspend_done(&self, suspended: bool);
+    fn resume_done(&self, resumed: bool);
+    fn queue_reset_done(&self, index: u16);
+    fn reset_done(
+        &self,
+        ticket: Self::Ticket,
+        outcome: ResetOutcome<'_>,
+        resources: usize,
         asked: Instant,
-    },
-    Discard,
-    Freeze,
-    Suspend,
-    Resume,
-    StartQueue(QueueSetup),
-    ResetQueue(u16),
-    WriteConfig {
-        offset: u16,
-        bytes: Vec<u8>,
-    },
-    /// A doorbell is waiting in [`Doorbells`].
-    Wake,
-    /// Answer once everything asked before is done and no buffer is being processed.
-    Barrier(SyncSender<()>),
-    /// Guest memory was replaced: answer once nothing touches the old mappings any more.
-    MemoryReplaced(SyncSender<()>),
-    /// A renderer signalled fences.
-    FencesSignalled,
-    Inspect(SyncSender<GpuStatus>),
-    Screenshot {
-        scanout: u32,
-        cursor: bool,
-        reply: SyncSender<Option<Image>>,
-    },
-}
-
-/// Doorbells that rang, and whether the worker may touch guest memory: shared, so that no number of doorbells grows
-/// anything.
-#[derive(Debug, Default)]
-pub(crate) struct Doorbells {
-    rung: AtomicU64,
-    open: AtomicBool,
-}
-
-impl Doorbells {
-    /// Rings a queue's doorbell. Returns whether the worker must be woken for it.
-    pub(crate) fn ring(&self, queues: u64) -> bool {
-        self.rung.fetch_or(queues, Ordering::AcqRel) == 0
-    }
-
-    fn take(&self) -> u64 {
-        self.rung.swap(0, Ordering::AcqRel)
-    }
-
-    /// Lets the worker touch guest memory, or not. Closing takes effect after the buffer being processed.
-    pub(crate) fn set_open(&self, open: bool) {
-        self.open.store(open, Ordering::Release);
-    }
-
-    fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
-    }
+    );
+    fn discarded(&self, resources: usize, took_us: u64);
+    fn reinstated(&self, queues: usize, resources: usize);
 }
 
 /// Buffers taken from one queue before the worker looks at requests again, so that a guest that never stops cannot
@@ -102,8 +65,8 @@ const BATCH: usize = 64;
 /// of software rendering takes a tenth of it.
 const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
 
-type MemoryGuard = GuestMemoryLoadGuard<GuestMemoryMmap>;
-type Chain = DescriptorChain<MemoryGuard>;
+type MemoryGuard<F> = GuestMemoryLoadGuard<GuestMemoryMmap<<F as Frontend>::Bitmap>>;
+type Chain<F> = DescriptorChain<MemoryGuard<F>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
@@ -112,10 +75,10 @@ enum Progress {
 }
 
 /// A buffer whose answer waits for a fence.
-struct Deferred {
+struct Deferred<F: Frontend> {
     token: Token,
     queue: u16,
-    chain: Chain,
+    chain: Chain<F>,
 }
 
 struct RunningQueue {
@@ -123,71 +86,72 @@ struct RunningQueue {
     queue: Queue,
 }
 
-pub(crate) struct Worker {
+pub(crate) struct Worker<F: Frontend> {
     gpu: Gpu,
-    memory: Memory,
-    shared: Arc<Shared>,
+    memory: GuestMemoryAtomic<GuestMemoryMmap<F::Bitmap>>,
+    shared: Arc<F>,
     doorbells: Arc<Doorbells>,
-    requests: Receiver<Request>,
+    inbox: Inbox<F>,
     wakeup: Arc<Wakeup>,
     queues: Vec<RunningQueue>,
     /// Whether the driver may be served: between activation and reset, and not while suspended.
     serving: bool,
+    ended: bool,
     event_idx: bool,
     /// Queues with work left, as a mask.
     ready: u64,
-    deferred: Vec<Deferred>,
+    deferred: Vec<Deferred<F>>,
+    /// Whether the renderer's end was told.
+    renderer_crashed: bool,
     max_request: usize,
     request: Vec<u8>,
     response: Response,
 }
 
-impl Worker {
+impl<F: Frontend> Worker<F> {
+    /// A worker without guest memory.
     pub(crate) fn new(
         gpu: Gpu,
-        memory: Memory,
-        shared: Arc<Shared>,
-        doorbells: Arc<Doorbells>,
-        requests: Receiver<Request>,
-        wakeup: Arc<Wakeup>,
         max_request: usize,
+        shared: Arc<F>,
+        doorbells: Arc<Doorbells>,
+        inbox: Inbox<F>,
+        wakeup: Arc<Wakeup>,
     ) -> Self {
         Self {
             gpu,
-            memory,
+            memory: GuestMemoryAtomic::new(GuestMemoryMmap::new()),
             shared,
             doorbells,
-            requests,
+            inbox,
             wakeup,
             queues: Vec::new(),
             serving: false,
+            ended: false,
             event_idx: false,
             ready: 0,
             deferred: Vec::new(),
+            renderer_crashed: false,
             max_request,
             request: Vec::new(),
             response: Response::default(),
         }
     }
 
-    /// Runs until every sender of requests is gone.
+    /// The same, serving from memory that the caller replaces.
+    pub(crate) fn with_memory(self, memory: GuestMemoryAtomic<GuestMemoryMmap<F::Bitmap>>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// Runs until the way of requests is gone.
     pub(crate) fn run(mut self) {
-        loop {
-            let request = if self.has_work() {
-                match self.requests.try_recv() {
-                    Ok(request) => Some(request),
-                    Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => return,
-                }
-            } else {
-                match self.requests.recv() {
-                    Ok(request) => Some(request),
-                    Err(_) => return,
-                }
-            };
-            match request {
-                Some(request) => self.handle(request),
-                None => self.serve(),
+        while !self.ended {
+            let busy = self.has_work();
+            match self.inbox.next(busy, &self.doorbells) {
+                Next::Request(request) => self.handle(request),
+                Next::Nothing if busy => self.serve(),
+                Next::Nothing => {}
+                Next::End => return,
             }
         }
     }
@@ -198,8 +162,10 @@ impl Worker {
         self.ready != 0 && self.serving && self.doorbells.is_open()
     }
 
-    fn handle(&mut self, request: Request) {
+    fn handle(&mut self, request: Request<F>) {
         match request {
+            Request::End => self.ended = true,
+            Request::Attach { memory, doorbells } => self.attach(memory, doorbells),
             Request::Activate {
                 kind,
                 features,
@@ -216,7 +182,7 @@ impl Worker {
             Request::Discard => {
                 let start = Instant::now();
                 let resources = self.gpu.status().resources;
-                self.gpu.reset(GpuResetKind::Full);
+                self.reset_gpu(GpuResetKind::Full);
                 self.shared.discarded(resources, micros(start));
             }
             Request::Freeze => {
@@ -244,22 +210,43 @@ impl Worker {
                 self.shared.update_config(&self.gpu.config_space());
             }
             Request::Wake => {}
-            // Nobody waits any more where these fail: the VMM's thread gave up, or a person left.
-            Request::Barrier(reply) => drop(reply.send(())),
-            Request::MemoryReplaced(reply) => {
-                self.follow_memory();
-                // Nobody waits any more where this fails.
+            Request::FencesSignalled => self.answer_fences(),
+            Request::Ask(question) => self.answer_question(question),
+        }
+    }
+
+    fn answer_question(&mut self, question: Question) {
+        // Nobody waits any more where one of these fails: the VMM's thread gave up, or a person left.
+        match question {
+            Question::Barrier(reply) => {
                 let _ = reply.send(());
             }
-            Request::FencesSignalled => self.answer_fences(),
-            Request::Inspect(reply) => drop(reply.send(self.gpu.status())),
-            Request::Screenshot {
+            Question::Settle(reply) => {
+                let settled = self.settle();
+                let _ = reply.send(settled);
+            }
+            Question::MemoryReplaced(reply) => {
+                self.follow_memory();
+                let _ = reply.send(());
+            }
+            Question::Inspect(reply) => drop(reply.send(self.gpu.status())),
+            Question::Save(reply) => drop(reply.send(self.gpu.save())),
+            Question::Screenshot {
                 scanout,
                 cursor,
                 reply,
-            } => {
-                drop(reply.send(self.gpu.scanout_image(scanout, cursor)));
-            }
+            } => drop(reply.send(self.gpu.scanout_image(scanout, cursor))),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        memory: GuestMemoryAtomic<GuestMemoryMmap<F::Bitmap>>,
+        doorbells: Vec<(u16, EventFd)>,
+    ) {
+        self.memory = memory;
+        if let Err(error) = self.inbox.listen(doorbells) {
+            self.shared.needs_reset(&format!("doorbells: {error}"));
         }
     }
 
@@ -277,6 +264,34 @@ impl Worker {
             let memory = self.memory.memory();
             self.finish_deferred(&memory);
         }
+        self.look_after_renderer();
+    }
+
+    /// Tells, once, of a renderer that ended by itself.
+    fn look_after_renderer(&mut self) {
+        let Some(reason) = self.news_of_renderer() else {
+            return;
+        };
+        self.shared.renderer_crashed(&reason);
+        self.shared.needs_reset(&reason);
+    }
+
+    fn news_of_renderer(&mut self) -> Option<String> {
+        if self.renderer_crashed {
+            return None;
+        }
+        let reason = self.gpu.renderer_failure()?;
+        self.renderer_crashed = true;
+        Some(reason)
+    }
+
+    /// What the guest had in a renderer that crashed ends here, and a new one is there for the next.
+    fn reset_gpu(&mut self, kind: GpuResetKind) {
+        if let Some(reason) = self.news_of_renderer() {
+            self.shared.renderer_crashed(&reason);
+        }
+        self.gpu.reset(kind);
+        self.renderer_crashed = self.gpu.renderer_failure().is_some();
     }
 
     fn activate(
@@ -296,6 +311,10 @@ impl Worker {
         self.queues.clear();
         queues.iter().for_each(|setup| self.start_queue(setup));
         self.serving = true;
+        if let Some(reason) = self.gpu.renderer_failure() {
+            // It ended while the guest slept.
+            self.shared.needs_reset(&reason);
+        }
         if kind == ActivationKind::Reinstated {
             let resources = self.gpu.status().resources;
             self.shared.reinstated(self.queues.len(), resources);
@@ -314,7 +333,7 @@ impl Worker {
         }
     }
 
-    fn reset(&mut self, kind: ResetKind, ticket: ResetTicket, asked: Instant) {
+    fn reset(&mut self, kind: ResetKind, ticket: F::Ticket, asked: Instant) {
         let before = self.gpu.status();
         // Before the rings' positions are noted, as answers move them.
         let quiet = if kind == ResetKind::Frozen {
@@ -330,6 +349,8 @@ impl Worker {
                 position.next_used = running.queue.next_used();
             }
         }
+        // What can be listened to can be listened to no more.
+        drop(self.inbox.listen(Vec::new()));
         self.serving = false;
         self.ready = 0;
         self.deferred.clear();
@@ -338,7 +359,7 @@ impl Worker {
         } else {
             (GpuResetKind::Full, ResetOutcome::StateLost)
         };
-        self.gpu.reset(kind);
+        self.reset_gpu(kind);
         self.shared.update_config(&self.gpu.config_space());
         self.shared
             .reset_done(ticket, outcome, before.resources, asked);
@@ -352,6 +373,10 @@ impl Worker {
         loop {
             self.wakeup.take();
             self.finish_deferred(&memory);
+            if let Some(reason) = self.gpu.renderer_failure() {
+                warn!("The device cannot sleep: {reason}");
+                return false;
+            }
             let Err(outstanding) = self.gpu.quiesce() else {
                 return true;
             };
@@ -378,9 +403,10 @@ impl Worker {
             }
         }
         self.finish_deferred(&memory);
+        self.look_after_renderer();
     }
 
-    fn serve_queue(&mut self, index: u16, memory: &MemoryGuard) -> Result<Progress, QueueError> {
+    fn serve_queue(&mut self, index: u16, memory: &MemoryGuard<F>) -> Result<Progress, QueueError> {
         let Some(at) = self.queues.iter().position(|queue| queue.index == index) else {
             return Ok(Progress::Empty);
         };
@@ -394,7 +420,7 @@ impl Worker {
     fn drain(
         &mut self,
         running: &mut RunningQueue,
-        memory: &MemoryGuard,
+        memory: &MemoryGuard<F>,
     ) -> Result<Progress, QueueError> {
         let RunningQueue { index, queue } = running;
         let mut used = false;
@@ -429,7 +455,7 @@ impl Worker {
     }
 
     /// Executes one buffer. Returns how many bytes of answer it has, or `None` if the answer comes later.
-    fn process(&mut self, index: u16, chain: Chain, memory: &MemoryGuard) -> Option<u32> {
+    fn process(&mut self, index: u16, chain: Chain<F>, memory: &MemoryGuard<F>) -> Option<u32> {
         let (Ok(mut reader), Ok(mut writer)) = (
             chain.clone().reader(&**memory),
             chain.clone().writer(&**memory),
@@ -472,7 +498,7 @@ impl Worker {
     }
 
     /// Answers the requests whose fences have signalled.
-    fn finish_deferred(&mut self, memory: &MemoryGuard) {
+    fn finish_deferred(&mut self, memory: &MemoryGuard<F>) {
         if self.deferred.is_empty() {
             return;
         }
@@ -495,9 +521,9 @@ impl Worker {
     fn use_deferred(
         &mut self,
         index: u16,
-        chain: Chain,
+        chain: Chain<F>,
         response: &Response,
-        memory: &MemoryGuard,
+        memory: &MemoryGuard<F>,
     ) -> Result<(), QueueError> {
         let Some(running) = self.queues.iter_mut().find(|queue| queue.index == index) else {
             return Ok(());
@@ -532,7 +558,7 @@ pub(crate) fn bit(index: u16) -> u64 {
     1u64.checked_shl(index.into()).unwrap_or(0)
 }
 
-fn answer(writer: &mut Writer<'_>, response: &Response) -> u32 {
+fn answer(writer: &mut impl Write, response: &Response) -> u32 {
     match writer.write_all(response.bytes()) {
         Ok(()) => u32::try_from(response.bytes().len()).unwrap_or(u32::MAX),
         Err(_) => 0,

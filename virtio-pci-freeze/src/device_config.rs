@@ -46,6 +46,10 @@ impl DeviceConfig {
         self.generation
     }
 
+    pub(crate) fn set_generation(&mut self, generation: u8) {
+        self.generation = generation;
+    }
+
     /// The contents.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

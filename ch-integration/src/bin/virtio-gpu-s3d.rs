@@ -3,6 +3,8 @@
 
 //! A virtio-gpu that survives guest S3, as a vfio-user PCI server.
 
+#[cfg(feature = "virgl")]
+use std::env::args_os;
 use std::error::Error;
 use std::fs;
 use std::io::Error as IoError;
@@ -11,16 +13,20 @@ use std::process::{ExitCode, exit};
 use std::sync::Arc;
 use std::thread;
 
+#[cfg(feature = "virgl")]
+use ch_integration::renderer_process::{RendererProgram, SUBCOMMAND, ServeError, serve};
 use ch_integration::socket::{SocketError, listen};
 use ch_integration::{
-    DeviceError, DeviceOptions, GpuDevice, GpuOption, HoldList, Switch, control, vfio,
+    DeviceError, DeviceOptions, GpuDevice, GpuOption, HoldList, RendererPlace, Switch, control,
+    save_screens, vfio,
 };
 use clap::{Parser, ValueEnum};
 use env_logger::Env;
-use log::{LevelFilter, error};
+use log::{LevelFilter, error, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error as ThisError;
+use virtio_gpu_s3::LimitInfo;
 use virtio_pci_freeze::{HoldSources, Layout, Retention};
 
 const EXAMPLE: &str = "\
@@ -35,7 +41,7 @@ Example:
 
 /// A virtio-gpu whose display survives guest S3, for any VMM that speaks vfio-user.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = EXAMPLE)]
+#[command(version, about, after_help = after_help())]
 struct Options {
     /// Socket that the VMM connects to
     #[arg(long, value_name = "PATH")]
@@ -45,7 +51,7 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
-    /// The GPU: backend=2d|virgl,outputs=N,width=PX,height=PX,hostmem=SIZE
+    /// The GPU: backend=2d|virgl,outputs=N,width=PX,height=PX,hostmem=SIZE, and limits (below)
     #[arg(long, value_name = "KEY=VALUE,...", default_value = "")]
     gpu: GpuOption,
 
@@ -70,6 +76,17 @@ struct Options {
     #[arg(long, value_name = "LAYOUT", default_value = "seed")]
     layout: LayoutOption,
 
+    /// Where backend=virgl renders: in a process of its own, whose crash costs the guest its 3D until the next reset, or
+    /// on a thread of this one, which ends where it crashes
+    #[cfg(feature = "virgl")]
+    #[arg(long, value_name = "process|thread", default_value = "process")]
+    renderer: RendererOption,
+
+    /// Write what the outputs show to a PNG file when the VMM leaves, and on SIGTERM and SIGINT; with several outputs
+    /// to PATH with their numbers before the extension. An output that shows nothing writes no file
+    #[arg(long, value_name = "PATH")]
+    screenshot_on_exit: Option<PathBuf>,
+
     /// Least important messages to print
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: LevelFilter,
@@ -81,7 +98,44 @@ enum LayoutOption {
     Tail,
 }
 
+#[cfg(feature = "virgl")]
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RendererOption {
+    Process,
+    Thread,
+}
+
+/// The limits with their reasons, and examples.
+fn after_help() -> String {
+    let mut text = "Limits, as keys of --gpu; hostmem is one too:\n".to_owned();
+    for info in GpuOption::limits() {
+        let LimitInfo {
+            name,
+            default,
+            least,
+            most,
+            reason,
+        } = info;
+        let row = format!("  {name}={default}  ({least} to {most})\n      {reason}\n");
+        text.push_str(&row);
+    }
+    text + "\n" + EXAMPLE
+}
+
 impl Options {
+    #[cfg(feature = "virgl")]
+    fn renderer(&self) -> RendererPlace {
+        match self.renderer {
+            RendererOption::Process => RendererPlace::Process(RendererProgram::this()),
+            RendererOption::Thread => RendererPlace::Thread,
+        }
+    }
+
+    #[cfg(not(feature = "virgl"))]
+    fn renderer(&self) -> RendererPlace {
+        RendererPlace::default()
+    }
+
     fn device(&self) -> DeviceOptions {
         let HoldList(sources) = self.hold;
         let sources: HoldSources = sources;
@@ -103,6 +157,7 @@ impl Options {
         };
         DeviceOptions {
             gpu: self.gpu.clone(),
+            renderer: self.renderer(),
             retention,
             layout,
         }
@@ -120,11 +175,12 @@ enum StartError {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "virgl")]
+    if let Some(ended) = be_renderer() {
+        return ended;
+    }
     let options = Options::parse();
-    env_logger::Builder::from_env(Env::default())
-        .filter_level(options.log_level)
-        .format_target(false)
-        .init();
+    log_from(options.log_level);
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -137,6 +193,33 @@ fn main() -> ExitCode {
     }
 }
 
+fn log_from(level: LevelFilter) {
+    env_logger::Builder::from_env(Env::default())
+        .filter_level(level)
+        .format_target(false)
+        .init();
+}
+
+/// What the server starts this program again for. Before everything else: it closes files.
+#[cfg(feature = "virgl")]
+fn be_renderer() -> Option<ExitCode> {
+    let mut arguments = args_os().skip(1);
+    let named = arguments.next().is_some_and(|name| name == SUBCOMMAND);
+    if !named || arguments.next().is_some() {
+        return None;
+    }
+    Some(match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        // The server says it.
+        Err(ServeError::Renderer { .. }) => ExitCode::FAILURE,
+        Err(failure) => {
+            log_from(LevelFilter::Info);
+            error!("{failure}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
 fn run(options: &Options) -> Result<(), StartError> {
     let device = Arc::new(GpuDevice::new(&options.device())?);
     let listener = listen(&options.socket)?;
@@ -146,20 +229,36 @@ fn run(options: &Options) -> Result<(), StartError> {
         paths.push(path.clone());
         control::serve(control, device.clone()).map_err(StartError::Thread)?;
     }
-    remove_at_exit(paths).map_err(StartError::Thread)?;
+    let screens = options.screenshot_on_exit.clone();
+    let (last, to) = (device.clone(), screens.clone());
+    let at_exit = move || {
+        save(&last, to.as_deref());
+        paths.iter().for_each(|path| remove(path));
+    };
+    end_on_signals(at_exit).map_err(StartError::Thread)?;
     vfio::announce(&options.socket);
-    vfio::serve(listener, &device);
+    vfio::serve_with(listener, &device, |device| save(device, screens.as_deref()));
     Ok(())
 }
 
-/// SIGINT and SIGTERM end the process and take its sockets along.
-fn remove_at_exit(paths: Vec<PathBuf>) -> Result<(), IoError> {
+/// The guest's last picture, for a person who asked for it.
+fn save(device: &GpuDevice, path: Option<&Path>) {
+    if let Some(path) = path
+        && let Err(failure) = save_screens(device, path)
+    {
+        let source = failure.source().map(|source| format!(": {source}"));
+        warn!("{failure}{}", source.unwrap_or_default());
+    }
+}
+
+/// SIGINT and SIGTERM end the process, after what is to be done then.
+fn end_on_signals(at_exit: impl FnOnce() + Send + 'static) -> Result<(), IoError> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             if signals.forever().next().is_some() {
-                paths.iter().for_each(|path| remove(path));
+                at_exit();
                 exit(0);
             }
         })?;

@@ -9,7 +9,10 @@
 
 mod connection;
 mod control;
+#[cfg(feature = "virgl")]
+mod crash;
 mod device;
+mod exit;
 #[cfg(feature = "virgl")]
 mod virgl;
 mod vmm;

@@ -1,6 +1,6 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! 3D through a ring. A process has one virgl renderer, so this is one test.
+//! 3D through a ring.
 
 use virtio_gpu_s3::protocol::{CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
@@ -12,7 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
 
 const SIZE: u32 = 64;
-const TEXTURE: Resource3d = Resource3d {
+pub(crate) const TEXTURE: Resource3d = Resource3d {
     target: 2,
     format: 1,
     bind: 2,
@@ -41,7 +41,7 @@ const BACKING: u64 = RAM_BASE + 0x4_0000;
 const BYTES: u32 = SIZE * SIZE * 4;
 
 /// `VIRTIO_GPU_FLAG_FENCE` and a number, in context 1.
-fn fenced(mut request: Vec<u8>, fence_id: u64) -> Vec<u8> {
+pub(crate) fn fenced(mut request: Vec<u8>, fence_id: u64) -> Vec<u8> {
     request[4..8].copy_from_slice(&1_u32.to_le_bytes());
     request[8..16].copy_from_slice(&fence_id.to_le_bytes());
     in_context(request)
@@ -53,18 +53,18 @@ fn in_context(mut request: Vec<u8>) -> Vec<u8> {
 }
 
 /// `CLEAR` of every colour buffer, of which blue is `blue`.
-fn clear(blue: f32) -> Vec<u8> {
+pub(crate) fn clear(blue: f32) -> Vec<u8> {
     request::submit_3d(&[7 | 8 << 16, 4, 0, 0, blue.to_bits(), 0, 0, 0, 0])
 }
 
-fn send(vmm: &mut Vmm, request: &[u8]) -> ResponseType {
+pub(crate) fn send(vmm: &mut Vmm, request: &[u8]) -> ResponseType {
     let answer = vmm.command(0, request, 24);
     let (type_, _) = answer.split_first_chunk().unwrap();
     ResponseType(u32::from_le_bytes(*type_))
 }
 
 /// What the texture holds, through guest memory: all of one blue.
-fn blue(vmm: &mut Vmm) -> u8 {
+pub(crate) fn blue(vmm: &mut Vmm) -> u8 {
     let read = request::transfer_3d(CommandId::TRANSFER_FROM_HOST_3D, 10, &WHOLE);
     let answer = send(vmm, &in_context(read));
     assert_eq!(answer, ResponseType::OK_NODATA);
@@ -77,7 +77,7 @@ fn blue(vmm: &mut Vmm) -> u8 {
 }
 
 /// A context with a surface to draw to, on memory of the guest.
-fn make_target(vmm: &mut Vmm) {
+pub(crate) fn make_target(vmm: &mut Vmm) {
     let backing = GuestBuffer::of(&[(BACKING, BYTES)]);
     let surface = [1 | 8 << 8 | 5 << 16, 7, 10, 1, 0, 0];
     let framebuffer = [5 | 3 << 16, 1, 0, 7];

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "virgl")]
+use ch_integration::renderer_process::RendererProgram;
 use ch_integration::socket::listen;
-use ch_integration::{DeviceOptions, GpuDevice, VECTORS, vfio};
+use ch_integration::{DeviceOptions, GpuDevice, RendererPlace, VECTORS, vfio};
 use tempfile::TempDir;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_CONFIG_REGION_INDEX,
@@ -47,8 +49,14 @@ impl Server {
 
     /// With the value of `--gpu`.
     pub(crate) fn start_with(gpu: &str) -> Self {
+        Self::start_in(renderer_place(), gpu)
+    }
+
+    /// With a renderer of one's own.
+    pub(crate) fn start_in(renderer: RendererPlace, gpu: &str) -> Self {
         let options = DeviceOptions {
             gpu: gpu.parse().unwrap(),
+            renderer,
             retention: Retention::On {
                 sources: HoldSources::ALL,
                 no_soft_reset: true,
@@ -66,6 +74,18 @@ impl Server {
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
+}
+
+/// As the server's program has it.
+#[cfg(feature = "virgl")]
+fn renderer_place() -> RendererPlace {
+    let program = env!("CARGO_BIN_EXE_virtio-gpu-s3d");
+    RendererPlace::Process(RendererProgram::new(program.into()))
+}
+
+#[cfg(not(feature = "virgl"))]
+fn renderer_place() -> RendererPlace {
+    RendererPlace::default()
 }
 
 /// Waits until `condition` holds.
@@ -109,6 +129,11 @@ impl Vmm {
     pub(crate) fn map(&mut self) {
         let fd = self.ram.as_raw_fd();
         self.client.dma_map(0, RAM_BASE, RAM_SIZE, fd).unwrap();
+    }
+
+    #[cfg(feature = "virgl")]
+    pub(crate) fn ram(&self) -> &File {
+        &self.ram
     }
 
     pub(crate) fn unmap(&mut self) {

@@ -305,15 +305,28 @@ impl Transport {
         &mut self.selectors
     }
 
-    pub(crate) fn config_vector(&self) -> u16 {
+    /// The vector of configuration changes, or [`VIRTIO_MSI_NO_VECTOR`].
+    pub fn config_vector(&self) -> u16 {
         self.config_vector
+    }
+
+    /// The vector of a queue, enabled or not; [`VIRTIO_MSI_NO_VECTOR`] for a queue that there is not.
+    pub fn queue_vector(&self, index: u16) -> u16 {
+        self.queue(index)
+            .map_or(VIRTIO_MSI_NO_VECTOR, |queue| queue.vector)
+    }
+
+    /// The configuration atomicity value, for VMMs that keep the device-specific configuration themselves.
+    pub fn set_config_generation(&mut self, generation: u8) {
+        self.device_config.set_generation(generation);
     }
 
     pub(crate) fn is_bus_master(&self) -> bool {
         self.bus.master
     }
 
-    pub(crate) fn power(&self) -> PowerState {
+    /// The power state the function is in.
+    pub fn power(&self) -> PowerState {
         self.bus.power
     }
 

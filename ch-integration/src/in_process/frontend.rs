@@ -1,0 +1,226 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The worker's view of a VMM's own transport.
+
+use std::fmt::{Debug, Formatter, Result as FmtResult};
+use std::marker::PhantomData;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use virtio_gpu_s3::Status as GpuStatus;
+use virtio_pci_freeze::{Counters as TransportCounters, ResetOutcome, RingPosition};
+use vm_memory::bitmap::Bitmap;
+
+use crate::device::QUEUE_SIZES;
+use crate::events::{EventKind, EventLog, micros};
+use crate::status::{State as DeviceState, Status};
+use crate::worker::Frontend;
+
+/// VIRTIO 1.4 §5.7.4: events_read, events_clear, num_scanouts, num_capsets, blob_alignment.
+pub(super) const CONFIG_SIZE: usize = 20;
+
+/// Where the rings stood at a frozen reset; `None` after a full one.
+pub(super) type Report = Option<[RingPosition; QUEUE_SIZES.len()]>;
+
+/// The way of interrupts to the guest, as the VMM's transport offers it. Called from the GPU's thread.
+pub trait GuestNotifier: Send + Sync {
+    /// Buffers of this queue were used, and the driver wants to know.
+    fn queue_used(&self, queue: u16);
+
+    /// The device met an error that only a reset cures (DEVICE_NEEDS_RESET, VIRTIO 1.4 §2.1.2).
+    fn needs_reset(&self, reason: &str);
+}
+
+/// What the VMM's threads and the worker share.
+pub(super) struct InProcess<B> {
+    state: Mutex<State>,
+    pub(super) events: EventLog,
+    bitmap: PhantomData<fn() -> B>,
+}
+
+struct State {
+    config: [u8; CONFIG_SIZE],
+    /// There while a driver drives the device.
+    notifier: Option<Arc<dyn GuestNotifier>>,
+    paused: bool,
+    /// Whether the last reset retained, and no driver has come since.
+    held: bool,
+    bad_chains: u64,
+    counters: TransportCounters,
+    last_frozen_reset: Option<Instant>,
+}
+
+impl<B> Debug for InProcess<B> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        let state = self.lock();
+        f.debug_struct("InProcess")
+            .field("active", &state.notifier.is_some())
+            .field("paused", &state.paused)
+            .field("held", &state.held)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> InProcess<B> {
+    pub(super) fn new(paused: bool) -> Self {
+        Self {
+            state: Mutex::new(State {
+                config: [0; CONFIG_SIZE],
+                notifier: None,
+                paused,
+                held: false,
+                bad_chains: 0,
+                counters: TransportCounters::default(),
+                last_frozen_reset: None,
+            }),
+            events: EventLog::default(),
+            bitmap: PhantomData,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_config(&self, config: &[u8]) {
+        for (slot, byte) in self.lock().config.iter_mut().zip(config) {
+            *slot = *byte;
+        }
+    }
+
+    pub(super) fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let config = self.lock().config;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (index, byte) in data.iter_mut().enumerate() {
+            let at = from.checked_add(index);
+            *byte = at.and_then(|at| config.get(at)).copied().unwrap_or(0);
+        }
+    }
+
+    /// A driver came, or went.
+    pub(super) fn set_active(&self, notifier: Option<Arc<dyn GuestNotifier>>) {
+        let mut state = self.lock();
+        if notifier.is_some() {
+            state.held = false;
+        }
+        state.notifier = notifier;
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.lock().paused = paused;
+    }
+
+    pub(super) fn may_serve(&self) -> bool {
+        let state = self.lock();
+        state.notifier.is_some() && !state.paused
+    }
+
+    pub(super) fn status(&self, gpu: &GpuStatus) -> Status {
+        let state = self.lock();
+        let is = match (state.held, state.paused, &state.notifier) {
+            (true, _, _) => DeviceState::Asleep,
+            (false, true, Some(_)) => DeviceState::Suspended,
+            (false, false, Some(_)) => DeviceState::Running,
+            (false, _, None) => DeviceState::Idle,
+        };
+        Status::in_process(is, gpu, state.counters, state.bad_chains)
+    }
+
+    /// Interrupts are sent without the lock, as a VMM may take its own for them.
+    fn notifier(&self) -> Option<Arc<dyn GuestNotifier>> {
+        self.lock().notifier.clone()
+    }
+}
+
+impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
+    type Bitmap = B;
+    type Ticket = SyncSender<Report>;
+
+    fn queue_used(&self, index: u16) {
+        if let Some(notifier) = self.notifier() {
+            notifier.queue_used(index);
+        }
+    }
+
+    fn count_bad_chain(&self) {
+        let mut state = self.lock();
+        state.bad_chains = state.bad_chains.saturating_add(1);
+    }
+
+    fn needs_reset(&self, reason: &str) {
+        if let Some(notifier) = self.notifier() {
+            notifier.needs_reset(reason);
+        }
+        self.events.emit(EventKind::NeedsReset {
+            reason: reason.into(),
+        });
+    }
+
+    fn renderer_crashed(&self, reason: &str) {
+        self.events.emit(EventKind::RendererCrashed {
+            reason: reason.into(),
+        });
+    }
+
+    fn update_config(&self, config: &[u8]) {
+        self.set_config(config);
+    }
+
+    // A VMM's transport asks for none of these: it settles, and starts queues with the device alone.
+    fn freeze_done(&self, _honoured: bool) {}
+    fn suspend_done(&self, _suspended: bool) {}
+    fn resume_done(&self, _resumed: bool) {}
+    fn queue_reset_done(&self, _index: u16) {}
+
+    fn reset_done(
+        &self,
+        ticket: Self::Ticket,
+        outcome: ResetOutcome<'_>,
+        resources: usize,
+        asked: Instant,
+    ) {
+        let took_us = micros(asked);
+        let report: Report = match outcome {
+            ResetOutcome::Done(positions) => positions.try_into().ok(),
+            ResetOutcome::StateLost => None,
+        };
+        let mut state = self.lock();
+        state.held = report.is_some();
+        let event = if report.is_some() {
+            state.counters.frozen_resets += 1;
+            state.last_frozen_reset = Some(Instant::now());
+            EventKind::FrozenReset {
+                holds: Vec::new(),
+                parked_queues: QUEUE_SIZES.len(),
+                resources,
+                took_us,
+            }
+        } else {
+            state.counters.full_resets += 1;
+            EventKind::FullReset { resources, took_us }
+        };
+        drop(state);
+        self.events.emit(event);
+        // Nobody waits any more where this fails.
+        let _ = ticket.send(report);
+    }
+
+    fn discarded(&self, resources: usize, took_us: u64) {
+        self.events
+            .emit(EventKind::FullReset { resources, took_us });
+    }
+
+    fn reinstated(&self, queues: usize, resources: usize) {
+        let mut state = self.lock();
+        state.counters.reinstatements += 1;
+        let took_us = state.last_frozen_reset.map_or(0, micros);
+        drop(state);
+        self.events.emit(EventKind::Reinstated {
+            queues,
+            resources,
+            took_us,
+        });
+    }
+}

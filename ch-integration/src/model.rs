@@ -1,0 +1,102 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The GPU that an option asks for.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use virtio_gpu_s3::{Gpu, GpuConfig, NullDisplay, NullRenderer, Renderer};
+use virtio_pci_freeze::spec::feature;
+
+use crate::device::DeviceError;
+use crate::options::{Backend, GpuOption, RendererPlace};
+#[cfg(feature = "virgl")]
+use crate::renderer_process::RemoteRenderer;
+use crate::requests::Requests;
+use crate::wakeup::Wakeup;
+use crate::worker::Frontend;
+
+/// What the worker can do with rings, as a mask of features.
+pub(crate) const RING_FEATURES: u64 =
+    feature::mask(feature::VIRTIO_F_INDIRECT_DESC) | feature::mask(feature::VIRTIO_F_EVENT_IDX);
+
+/// The configuration, with UUIDs of its own.
+pub(crate) fn new_config(option: &GpuOption) -> Result<GpuConfig, DeviceError> {
+    let config = option.gpu_config().map_err(DeviceError::Gpu)?;
+    Ok(config.with_uuid_namespace(random()))
+}
+
+/// A GPU as after power-on, and the longest request it needs to see.
+pub(crate) fn new_gpu(
+    option: &GpuOption,
+    renderer: Box<dyn Renderer>,
+) -> Result<(Gpu, usize), DeviceError> {
+    let config = new_config(option)?;
+    let max_request = config.limits().max_command_bytes();
+    let gpu = Gpu::new(config, renderer, Box::new(NullDisplay)).map_err(DeviceError::Gpu)?;
+    Ok((gpu, max_request))
+}
+
+/// Sets this GPU's UUIDs apart from those of another; nothing secret depends on it.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+pub(crate) fn new_renderer<F: Frontend>(
+    backend: Backend,
+    #[cfg_attr(
+        not(feature = "virgl"),
+        expect(unused_variables, reason = "2D has no fences")
+    )]
+    wakeup: &Arc<Wakeup>,
+    #[cfg_attr(
+        not(feature = "virgl"),
+        expect(unused_variables, reason = "2D has no fences")
+    )]
+    requests: &Arc<Requests<F>>,
+) -> Result<Box<dyn Renderer>, DeviceError> {
+    match backend {
+        Backend::TwoD => Ok(Box::new(NullRenderer::default())),
+        #[cfg(feature = "virgl")]
+        Backend::Virgl => {
+            let config = virtio_gpu_s3::RutabagaConfig::default();
+            virtio_gpu_s3::RutabagaRenderer::new(&config, wake(wakeup, requests))
+                .map(|renderer| Box::new(renderer) as Box<dyn Renderer>)
+                .map_err(DeviceError::Renderer)
+        }
+    }
+}
+
+/// A renderer where `place` says; what has no C library has no place.
+pub(crate) fn new_renderer_in<F: Frontend>(
+    place: &RendererPlace,
+    backend: Backend,
+    wakeup: &Arc<Wakeup>,
+    requests: &Arc<Requests<F>>,
+) -> Result<Box<dyn Renderer>, DeviceError> {
+    match (place, backend) {
+        #[cfg(feature = "virgl")]
+        (RendererPlace::Process(program), Backend::Virgl) => {
+            RemoteRenderer::new(program.clone(), wake(wakeup, requests))
+                .map(|renderer| Box::new(renderer) as Box<dyn Renderer>)
+                .map_err(DeviceError::RendererProcess)
+        }
+        (_, backend) => new_renderer(backend, wakeup, requests),
+    }
+}
+
+/// What a renderer's threads call.
+#[cfg(feature = "virgl")]
+fn wake<F: Frontend>(
+    wakeup: &Arc<Wakeup>,
+    requests: &Arc<Requests<F>>,
+) -> impl Fn() + Send + Sync + 'static {
+    let (wakeup, requests) = (wakeup.clone(), Arc::downgrade(requests));
+    move || {
+        if let Some(requests) = requests.upgrade() {
+            wakeup.wake(&requests);
+        }
+    }
+}

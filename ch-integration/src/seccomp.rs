@@ -1,0 +1,235 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The system calls of a GPU in process, as data for a VMM's seccomp filters: each with the reason why it is there.
+//!
+//! The lists are whole. A VMM whose filters have a common part may find some of them there already. A thread also
+//! runs behind the filters of the thread that made it, so the VMM's own must allow the same calls.
+
+/// A system call that a thread needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SystemCall {
+    /// Its number on this architecture.
+    pub number: i64,
+    /// Its name.
+    pub name: &'static str,
+    /// What for.
+    pub reason: &'static str,
+}
+
+macro_rules! calls {
+    ($($(#[$attribute:meta])* $name:ident => $reason:literal,)*) => {
+        &[$($(#[$attribute])* SystemCall {
+            number: libc::$name,
+            name: stringify!($name),
+            reason: $reason,
+        },)*]
+    };
+}
+
+/// The GPU's thread with the 2D backend. No file is opened, no device controlled, no thread or process made.
+pub const GPU_2D: &[SystemCall] = calls! {
+    SYS_brk => "the allocator grows the heap",
+    SYS_clock_gettime => "durations in events, where the vDSO cannot tell the time",
+    SYS_close => "the doorbells of a driver that is gone",
+    SYS_epoll_ctl => "listen to the doorbells of a driver that came",
+    SYS_epoll_pwait => "wait for a doorbell or a request",
+    #[cfg(target_arch = "x86_64")]
+    SYS_epoll_wait => "wait for a doorbell or a request",
+    SYS_exit => "the end of the thread",
+    SYS_fcntl => "the standard library checks what it closes, in debug builds",
+    SYS_futex => "locks, and answers to the VMM's threads",
+    SYS_getrandom => "keys of hash tables, and UUIDs that no other GPU gives",
+    SYS_gettid => "the C library's, when a panic is reported",
+    SYS_madvise => "the allocator, and the end of a thread, give memory back",
+    SYS_mmap => "the allocator: pictures are large",
+    SYS_mprotect => "the allocator grows a thread's heap",
+    SYS_mremap => "the allocator grows a picture",
+    SYS_munmap => "the allocator gives memory back",
+    SYS_read => "clear the eventfd of a doorbell",
+    SYS_rt_sigprocmask => "the start and end of a thread",
+    SYS_rt_sigreturn => "return from a signal that the VMM handles",
+    SYS_sched_getaffinity => "the standard library, when a thread starts",
+    SYS_sched_yield => "the standard library's channels, under contention",
+    SYS_set_robust_list => "the start of a thread",
+    SYS_sigaltstack => "the standard library's guard against stack overflow",
+    SYS_tgkill => "abort after a panic that cannot unwind",
+    SYS_write => "interrupts are eventfds, and the log is a file",
+};
+
+/// What the control socket's threads need beside [`GPU_2D`].
+pub const CONTROL: &[SystemCall] = calls! {
+    SYS_accept4 => "somebody connects",
+    SYS_clone => "a thread for each connection",
+    SYS_clone3 => "a thread for each connection",
+    SYS_dup => "a connection is known to its thread and to the end of all",
+    SYS_epoll_create1 => "wait for connections and for the end",
+    SYS_ioctl => "FIONBIO: connections block, the listener does not",
+    SYS_openat => "a screenshot goes into the file that was asked for",
+    SYS_prctl => "name the threads",
+    SYS_recvfrom => "requests of the person",
+    SYS_rseq => "the start of a thread",
+    SYS_sendto => "answers to the person",
+    SYS_shutdown => "end the connections when the GPU goes",
+};
+
+/// What the GPU's thread and the renderer's need beside [`GPU_2D`] with the virgl backend, where Mesa draws. How
+/// much of the host that is says why an out-of-process server is the better place for it.
+pub const GPU_VIRGL: &[SystemCall] = calls! {
+    #[cfg(target_arch = "x86_64")]
+    SYS_access => "the dynamic loader looks for libraries and drivers",
+    SYS_clone => "threads of virglrenderer and llvmpipe",
+    SYS_clone3 => "threads of virglrenderer and llvmpipe",
+    SYS_clock_nanosleep => "virglrenderer's thread for fences",
+    SYS_connect => "Mesa looks for a display server, in vain",
+    SYS_dup => "file descriptors of buffers and devices",
+    #[cfg(target_arch = "x86_64")]
+    SYS_dup2 => "what virglrenderer prints is read for its errors",
+    SYS_dup3 => "what virglrenderer prints is read for its errors",
+    SYS_epoll_create1 => "pipes and fences",
+    SYS_eventfd2 => "virglrenderer wakes itself",
+    SYS_faccessat => "the dynamic loader looks for libraries and drivers",
+    SYS_faccessat2 => "the dynamic loader looks for libraries and drivers",
+    SYS_fadvise64 => "Mesa reads its shader cache",
+    SYS_fallocate => "buffers in memory files",
+    SYS_flock => "Mesa's shader cache",
+    SYS_fstat => "the dynamic loader and Mesa read files",
+    SYS_fstatfs => "Mesa's shader cache",
+    SYS_ftruncate => "buffers in memory files",
+    #[cfg(target_arch = "x86_64")]
+    SYS_getdents => "Mesa lists /dev/dri and drivers",
+    SYS_getdents64 => "Mesa lists /dev/dri and drivers",
+    SYS_getegid => "the dynamic loader and Mesa check who they are",
+    SYS_geteuid => "the dynamic loader and Mesa check who they are",
+    SYS_getgid => "the dynamic loader and Mesa check who they are",
+    SYS_getpid => "names of memory files, fences",
+    SYS_getppid => "names of memory files",
+    SYS_getpriority => "Mesa's background threads",
+    SYS_getuid => "the dynamic loader and Mesa check who they are",
+    SYS_get_mempolicy => "llvmpipe spreads its threads",
+    SYS_ioctl => "the GPU's kernel driver, where there is one",
+    SYS_kcmp => "Mesa compares file descriptors of a GPU",
+    SYS_lseek => "sizes of buffers, and files",
+    #[cfg(target_arch = "x86_64")]
+    SYS_lstat => "Mesa finds the GPU's device",
+    SYS_membarrier => "fences between the threads of the renderer",
+    SYS_memfd_create => "buffers that the guest may see",
+    SYS_mkdirat => "Mesa's shader cache",
+    #[cfg(target_arch = "x86_64")]
+    SYS_mkdir => "Mesa's shader cache",
+    SYS_newfstatat => "the dynamic loader and Mesa look for files",
+    #[cfg(target_arch = "x86_64")]
+    SYS_open => "drivers, by C libraries that know no openat",
+    SYS_openat => "drivers, devices and configuration of Mesa",
+    #[cfg(target_arch = "x86_64")]
+    SYS_pipe => "the device is told of fences",
+    SYS_pipe2 => "the device is told of fences",
+    #[cfg(target_arch = "x86_64")]
+    SYS_poll => "wait for fences",
+    SYS_ppoll => "wait for fences",
+    SYS_prctl => "name the threads",
+    SYS_pread64 => "the dynamic loader, shader cache",
+    SYS_prlimit64 => "the stacks of new threads",
+    SYS_pwrite64 => "Mesa's shader cache",
+    #[cfg(target_arch = "x86_64")]
+    SYS_readlink => "Mesa finds the GPU's device",
+    SYS_readlinkat => "Mesa finds the GPU's device",
+    SYS_recvmsg => "Mesa looks for a display server, in vain",
+    SYS_rseq => "the start of a thread",
+    SYS_rt_sigaction => "signals are not for Mesa's threads",
+    SYS_sched_getparam => "Mesa's background threads",
+    SYS_sched_getscheduler => "Mesa's background threads",
+    SYS_sched_setaffinity => "Mesa keeps threads near the caches they share",
+    SYS_sched_setscheduler => "Mesa's background threads",
+    SYS_sendmsg => "Mesa looks for a display server, in vain",
+    SYS_setpriority => "Mesa's background threads",
+    SYS_set_mempolicy => "llvmpipe spreads its threads",
+    SYS_socket => "Mesa looks for a display server, in vain",
+    SYS_socketpair => "virglrenderer's video and render server",
+    #[cfg(target_arch = "x86_64")]
+    SYS_stat => "the dynamic loader and Mesa look for files",
+    SYS_statfs => "the dynamic loader",
+    SYS_statx => "Mesa finds the GPU's device",
+    SYS_sysinfo => "how much memory the host has",
+    SYS_uname => "Mesa's driver list",
+    #[cfg(target_arch = "x86_64")]
+    SYS_unlink => "Mesa's shader cache",
+    SYS_unlinkat => "Mesa's shader cache",
+    SYS_utimensat => "Mesa's shader cache",
+    SYS_writev => "messages of virglrenderer and Mesa",
+};
+
+/// A path that a sandboxed renderer must reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPath {
+    /// The path, with everything below it. It need not exist.
+    pub path: &'static str,
+    /// Whether it is written to.
+    pub write: bool,
+    /// What for.
+    pub reason: &'static str,
+}
+
+const fn path(path: &'static str, write: bool, reason: &'static str) -> HostPath {
+    HostPath {
+        path,
+        write,
+        reason,
+    }
+}
+
+/// What the virgl backend needs of the host's file system, for Landlock. 2D needs nothing.
+pub const PATHS_VIRGL: &[HostPath] = &[
+    path("/dev/dri", true, "the GPU's devices"),
+    path("/dev/udmabuf", true, "buffers of guest memory"),
+    path(
+        "/etc",
+        false,
+        "the loader's cache, and Mesa's configuration",
+    ),
+    path("/lib", false, "Mesa, its drivers and LLVM"),
+    path("/lib64", false, "Mesa, its drivers and LLVM"),
+    path("/proc/self", false, "the renderer's own name and limits"),
+    path("/sys/dev/char", false, "which GPU a device is"),
+    path(
+        "/sys/devices",
+        false,
+        "which GPU a device is, and the CPUs' caches",
+    ),
+    path("/usr/lib", false, "Mesa, its drivers and LLVM"),
+    path("/usr/lib64", false, "Mesa, its drivers and LLVM"),
+    path("/usr/share", false, "lists of drivers and of quirks"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_call_is_listed_once_and_has_a_reason() {
+        for list in [GPU_2D, CONTROL, GPU_VIRGL] {
+            let numbers: BTreeSet<i64> = list.iter().map(|call| call.number).collect();
+            assert_eq!(numbers.len(), list.len());
+            assert!(list.iter().all(|call| call.reason.len() > 8));
+        }
+        for list in [CONTROL, GPU_VIRGL] {
+            let twice = list.iter().find(|call| GPU_2D.contains(call));
+            assert_eq!(twice, None);
+        }
+    }
+
+    #[test]
+    fn two_dimensions_open_nothing_and_make_nothing() {
+        let forbidden = [
+            "SYS_openat",
+            "SYS_clone3",
+            "SYS_execve",
+            "SYS_ioctl",
+            "SYS_socket",
+        ];
+        let found = GPU_2D.iter().find(|call| forbidden.contains(&call.name));
+        assert_eq!(found, None);
+    }
+}

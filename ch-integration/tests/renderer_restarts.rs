@@ -1,0 +1,113 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A renderer that crashes again and again. Alone in its process, as it counts that process's files.
+
+use std::fs;
+use std::process;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use ch_integration::renderer_process::{RemoteRenderer, RendererProgram};
+use rustix::process::{Pid, Signal, kill_process};
+use virtio_gpu_s3::renderer::Resource3d;
+use virtio_gpu_s3::{Rect, Renderer, RendererError};
+
+const RESTARTS: usize = 100;
+const SIZE: u32 = 64;
+const TEXTURE: Resource3d = Resource3d {
+    target: 2,
+    format: 1,
+    bind: 2,
+    width: SIZE,
+    height: SIZE,
+    depth: 1,
+    array_size: 1,
+    last_level: 0,
+    nr_samples: 0,
+    flags: 0,
+};
+
+fn entries(directory: &str) -> usize {
+    fs::read_dir(directory).unwrap().count()
+}
+
+/// Files and threads of this process, and its children, dead ones too.
+fn held() -> [usize; 3] {
+    let own = process::id().to_string();
+    let is_child = |stat: &String| {
+        // The name, in parentheses, may hold anything.
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(1) == Some(&own)
+    };
+    let processes = fs::read_dir("/proc").unwrap();
+    let stats = processes.filter_map(|entry| {
+        let path = entry.unwrap().path().join("stat");
+        fs::read_to_string(path).ok()
+    });
+    let children = stats.filter(is_child).count();
+    [
+        entries("/proc/self/fd"),
+        entries("/proc/self/task"),
+        children,
+    ]
+}
+
+fn draw(renderer: &mut RemoteRenderer) {
+    renderer.create_context(1, 2, b"drawing").unwrap();
+    renderer.create_resource(10, &TEXTURE).unwrap();
+    renderer.attach_resource(1, 10).unwrap();
+    let surface = [1 | 8 << 8 | 5 << 16, 7, 10, 1, 0, 0];
+    let framebuffer = [5 | 3 << 16, 1, 0, 7];
+    let clear = [7 | 8 << 16, 4, 0, 0, 0.4_f32.to_bits(), 0, 0, 0, 0];
+    let words = [surface.as_slice(), &framebuffer, &clear].concat();
+    let stream: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    renderer.submit(1, &stream, &[]).unwrap();
+    let mut pixels = vec![0; (SIZE * SIZE * 4) as usize];
+    let whole = Rect {
+        x: 0,
+        y: 0,
+        width: SIZE,
+        height: SIZE,
+    };
+    let stride = (SIZE * 4) as usize;
+    renderer
+        .read_pixels(10, whole, stride, &mut pixels)
+        .unwrap();
+    assert!(pixels.chunks(4).all(|pixel| pixel == [102, 0, 0, 0]));
+}
+
+fn crash(renderer: &RemoteRenderer) {
+    let id = renderer.process_id().unwrap();
+    let id = Pid::from_raw(id.try_into().unwrap()).unwrap();
+    kill_process(id, Signal::KILL).unwrap();
+    wait_until(|| renderer.failure().is_some());
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_hundred_crashes_and_restarts_leave_no_file_thread_or_zombie() {
+    let mut program = RendererProgram::new(env!("CARGO_BIN_EXE_virtio-gpu-s3d").into());
+    program.restarts_a_minute = RESTARTS + 1;
+    let before = held();
+    let mut renderer = RemoteRenderer::new(program, || {}).unwrap();
+    draw(&mut renderer);
+    let running = held();
+    for _ in 0..RESTARTS {
+        crash(&renderer);
+        assert_eq!(renderer.destroy_context(1), Ok(()));
+        assert_eq!(renderer.create_context(1, 2, b""), Err(RendererError::Gone));
+        renderer.restart().unwrap();
+        assert_eq!(renderer.failure(), None);
+        draw(&mut renderer);
+        wait_until(|| held() == running);
+    }
+    drop(renderer);
+    wait_until(|| held() == before);
+}
