@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::channel::Channel;
@@ -23,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 const PICTURE_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at the picture: the server has no event for a flush.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The environment variable with the path of a server that was built with the feature `virgl`.
+pub const VIRGL: &str = "VIRTIO_GPU_S3D_VIRGL";
 
 /// A picture of one output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,30 @@ impl Daemon {
     /// # Errors
     /// The program is not built or does not start.
     pub fn start(lab: &Lab, name: &str, options: &[&str]) -> Result<Self> {
+        Self::start_program(&program()?, lab, name, options)
+    }
+
+    /// As [`Daemon::start`], with 3D and an output of this size. `None` if [`VIRGL`] names no program, with the
+    /// reason on standard error.
+    ///
+    /// # Errors
+    /// The program does not start.
+    pub fn start_3d(
+        lab: &Lab,
+        name: &str,
+        (width, height): (u32, u32),
+        options: &[&str],
+    ) -> Result<Option<Self>> {
+        let Some(program) = env::var_os(VIRGL) else {
+            eprintln!("skipped: {VIRGL} names no server with 3D (scripts/virgl guests does)");
+            return Ok(None);
+        };
+        let gpu = format!("backend=virgl,width={width},height={height}");
+        let options = [&["--gpu", &gpu], options].concat();
+        Self::start_program(Path::new(&program), lab, name, &options).map(Some)
+    }
+
+    fn start_program(program: &Path, lab: &Lab, name: &str, options: &[&str]) -> Result<Self> {
         let directory = lab.run_directory(&format!("{name}-server"))?;
         let sockets = Sockets::create()?;
         let path = sockets.path().join("control");
@@ -58,7 +85,7 @@ impl Daemon {
             .into_iter()
             .chain(["--log-level", "debug"].map(PathBuf::from));
         let arguments = fixed.chain(options.iter().map(PathBuf::from));
-        let running = Running::start(&program()?, arguments, &directory.join("server.log"))?;
+        let running = Running::start(program, arguments, &directory.join("server.log"))?;
         let connect =
             |name| Channel::connect(name, &path, LIMIT).with_context(|| log_of(&directory));
         let (control, events) = (connect("control")?, connect("events")?);
@@ -120,6 +147,22 @@ impl Daemon {
     /// Where [`Daemon::screenshot`] left the PNG `name`.
     pub fn picture(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.png"))
+    }
+
+    /// Waits until output 0 shows a picture with this [`Image::hash`], and gives it.
+    ///
+    /// # Errors
+    /// It shows another.
+    pub fn wait_for_hash(&self, name: &str, expected: u64) -> Result<Image> {
+        let deadline = Instant::now() + PICTURE_LIMIT;
+        loop {
+            let Screenshot { active, image } = self.screenshot(name)?;
+            if image.hash() == expected {
+                return Ok(image);
+            }
+            ensure!(Instant::now() < deadline, self.explain(name, active));
+            thread::sleep(PICTURE_INTERVAL);
+        }
     }
 
     /// Waits until output 0 shows `expected`: the guest's flush may still be on its way.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use guest_agent::protocol::{Command, Drawn, KernelMessage, SleepReport, Target};
+use guest_agent::scene::SceneRequest;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -140,6 +141,14 @@ impl Guest {
     pub fn draw(&self, target: Target, seed: u32) -> Result<Image> {
         let drawn: Drawn = self.call(Command::Draw { target, seed })?;
         Ok(Image::of_pattern(seed, drawn.width, drawn.height))
+    }
+
+    /// Has the OpenGL client of a machine with one do something.
+    ///
+    /// # Errors
+    /// It could not, or the machine has none.
+    pub fn scene<T: DeserializeOwned>(&self, request: SceneRequest) -> Result<T> {
+        self.call(Command::Scene { request })
     }
 
     /// One ACPI S3 cycle. `asleep` runs while the guest sleeps (with an alarm: at the start of it).

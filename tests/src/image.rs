@@ -8,7 +8,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use guest_agent::pattern;
+use guest_agent::{pattern, scene};
 use png::{ColorType, Decoder, Transformations};
 
 /// A picture of opaque pixels.
@@ -70,6 +70,12 @@ impl Image {
             height: frame.height,
             pixels,
         })
+    }
+
+    /// What an OpenGL client says of a frame that looks like this.
+    pub fn hash(&self) -> u64 {
+        let colours = self.pixels.iter();
+        scene::hash(colours.flat_map(|pixel| pixel.to_be_bytes().into_iter().skip(1)))
     }
 
     /// Whether no pixel is lit.

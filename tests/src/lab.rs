@@ -74,7 +74,9 @@ impl Lab {
         let kernels = Kernel::ALL
             .into_iter()
             .flat_map(|kernel| [self.vmlinuz(kernel), self.initramfs(kernel)]);
-        kernels.chain([self.qemu()]).find(|path| !path.exists())
+        kernels
+            .chain([self.qemu(), self.scene()])
+            .find(|path| !path.exists())
     }
 
     /// The QEMU to run.
@@ -90,6 +92,16 @@ impl Lab {
     /// The initramfs with that kernel's modules and the agent.
     pub fn initramfs(&self, kernel: Kernel) -> PathBuf {
         self.root.join(format!("kernels/{kernel}/initramfs"))
+    }
+
+    /// The initramfs for a guest with the disk [`Lab::scene`].
+    pub fn scene_initramfs(&self, kernel: Kernel) -> PathBuf {
+        self.root.join(format!("kernels/{kernel}/scene/initramfs"))
+    }
+
+    /// The disk that has Mesa and the OpenGL client.
+    pub fn scene(&self) -> PathBuf {
+        self.root.join("scene.img")
     }
 
     /// The kernel, or the initramfs, of a guest that is itself a host. Made on request only.

@@ -35,6 +35,8 @@ pub struct Machine {
     pub cpus: u8,
     /// Put the GPU behind a PCIe root port instead of on the root bus.
     pub root_port: bool,
+    /// With a disk that has OpenGL and a client on it.
+    pub scene: bool,
     /// Let a guest that reboots boot again; otherwise QEMU ends.
     pub reboot: bool,
 }
@@ -48,6 +50,7 @@ impl Machine {
             gpu,
             cpus: 1,
             root_port: false,
+            scene: false,
             reboot: false,
         }
     }
@@ -67,6 +70,15 @@ impl Machine {
         }
     }
 
+    /// As this machine, with OpenGL and a client.
+    #[must_use]
+    pub fn with_scene(self) -> Self {
+        Self {
+            scene: true,
+            ..self
+        }
+    }
+
     /// As this machine, allowed to reboot.
     #[must_use]
     pub fn allowed_to_reboot(self) -> Self {
@@ -81,6 +93,7 @@ impl Machine {
         let mut arguments = self.platform(lab);
         arguments.extend(channels(sockets, console));
         arguments.extend(self.gpu_arguments());
+        arguments.extend(self.scene_arguments(lab));
         if !self.reboot {
             arguments.push("-no-reboot".to_owned());
         }
@@ -97,7 +110,12 @@ impl Machine {
         let memory = format!("memory-backend-memfd,id=mem,size={MEMORY},share=on");
         let cpus = self.cpus.to_string();
         let kernel = lab.vmlinuz(self.kernel).display().to_string();
-        let initramfs = lab.initramfs(self.kernel).display().to_string();
+        let initramfs = if self.scene {
+            lab.scene_initramfs(self.kernel)
+        } else {
+            lab.initramfs(self.kernel)
+        };
+        let initramfs = initramfs.display().to_string();
         [
             ["-machine", "q35,memory-backend=mem"],
             ["-object", &memory],
@@ -116,6 +134,22 @@ impl Machine {
         .chain(["-nodefaults", "-no-user-config"])
         .map(str::to_owned)
         .collect()
+    }
+
+    fn scene_arguments(&self, lab: &Lab) -> Vec<String> {
+        if !self.scene {
+            return Vec::new();
+        }
+        let image = lab.scene().display().to_string();
+        // In a slot of its own: the GPU stays where the suites look for it.
+        [
+            "-drive",
+            &format!("id=scene,if=none,format=raw,readonly=on,file={image}"),
+            "-device",
+            "virtio-blk-pci,drive=scene,bus=pcie.0,addr=0x8",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     }
 
     fn gpu_arguments(&self) -> Vec<String> {

@@ -49,13 +49,11 @@ impl Card {
             (info.state() == connector::State::Connected).then_some((handle, *mode))
         });
         let crtc = resources.crtcs().first().copied();
-        Ok(connected
-            .zip(crtc)
-            .map(|((connector, mode), crtc)| Output {
-                connector,
-                crtc,
-                mode,
-            }))
+        Ok(connected.zip(crtc).map(|((connector, mode), crtc)| Output {
+            connector,
+            crtc,
+            mode,
+        }))
     }
 }
 

@@ -2,37 +2,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A full-screen dumb buffer on the first connected output of card0.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 
-use drm::Device;
 use drm::buffer::{Buffer, DrmFourcc};
 use drm::control::dumbbuffer::DumbBuffer;
-use drm::control::{
-    ClipRect, Device as ControlDevice, Mode, ResourceHandles, connector, crtc, framebuffer,
-};
+use drm::control::{ClipRect, Device as ControlDevice, crtc, framebuffer};
+use guest_agent::card::{self, Card, Output};
 use guest_agent::pattern;
 use guest_agent::protocol::Drawn;
 
 use crate::{Error, file_error};
 
-const CARD: &str = "/dev/dri/card0";
 /// The only size a virtio-gpu cursor has (VIRTIO 1.4 §5.7.6.5).
 const CURSOR_SIZE: u32 = 64;
-
-/// An open card, which the kernel takes the picture from when it is closed.
-#[derive(Debug)]
-struct Card(File);
-
-impl AsFd for Card {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl Device for Card {}
-impl ControlDevice for Card {}
 
 /// A picture on the screen.
 #[derive(Debug)]
@@ -50,32 +32,16 @@ fn display_error(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Display { what, source }
 }
 
-fn connected_output(card: &Card, resources: &ResourceHandles) -> Option<(connector::Handle, Mode)> {
-    resources.connectors().iter().find_map(|&handle| {
-        let info = card.get_connector(handle, true).ok()?;
-        let mode = info.modes().first()?;
-        (info.state() == connector::State::Connected).then_some((handle, *mode))
-    })
-}
-
 impl DrmDisplay {
     /// Sets the first mode of the first connected output, with a black picture.
     pub(crate) fn open() -> Result<Self, Error> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(CARD)
-            .map_err(file_error("open", CARD))?;
-        let card = Card(file);
-        let resources = card
-            .resource_handles()
-            .map_err(display_error("get resources"))?;
-        let (output, mode) = connected_output(&card, &resources)
-            .ok_or(Error::NoDisplay("no output is connected"))?;
-        let crtc = *resources
-            .crtcs()
-            .first()
-            .ok_or(Error::NoDisplay("card0 has no CRTC"))?;
+        let card = Card::open().map_err(file_error("open", card::PATH))?;
+        let output = card.output().map_err(display_error("find an output"))?;
+        let Output {
+            connector,
+            crtc,
+            mode,
+        } = output.ok_or(Error::NoDisplay("no output is connected"))?;
         let (width, height) = mode.size();
         let buffer = card
             .create_dumb_buffer((width.into(), height.into()), DrmFourcc::Xrgb8888, 32)
@@ -83,7 +49,7 @@ impl DrmDisplay {
         let framebuffer = card
             .add_framebuffer(&buffer, 24, 32)
             .map_err(display_error("add framebuffer"))?;
-        card.set_crtc(crtc, Some(framebuffer), (0, 0), &[output], Some(mode))
+        card.set_crtc(crtc, Some(framebuffer), (0, 0), &[connector], Some(mode))
             .map_err(display_error("set crtc"))?;
         Ok(Self {
             card,

@@ -10,6 +10,7 @@ mod load;
 mod mapping;
 mod power;
 mod relay;
+mod scene_client;
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -25,6 +26,7 @@ use serde_json::Value;
 
 use crate::display::Displays;
 use crate::load::Load;
+use crate::scene_client::SceneClient;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,9 @@ pub(crate) enum Error {
     /// The background load is running, or is not.
     #[error("the load is {0}")]
     Load(&'static str),
+    /// The OpenGL client ended, or could not do what it was asked.
+    #[error("the OpenGL client: {0}")]
+    Scene(String),
     /// A program could not be started.
     #[error("run {program}: {source}")]
     Run { program: String, source: io::Error },
@@ -94,6 +99,7 @@ struct Agent {
     port: String,
     displays: Displays,
     load: Option<Load>,
+    scene: Option<SceneClient>,
 }
 
 impl Agent {
@@ -105,6 +111,13 @@ impl Agent {
             Command::ReleaseDrm => json(&self.displays.release_drm()),
             Command::LoadStart { target } => self.start_load(target),
             Command::LoadStop => self.stop_load(),
+            Command::Scene { request } => {
+                let client = match self.scene.take() {
+                    Some(client) => client,
+                    None => SceneClient::start()?,
+                };
+                self.scene.insert(client).ask(request)
+            }
             Command::Sleep {
                 state,
                 alarm_s,

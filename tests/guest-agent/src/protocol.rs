@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::scene::SceneRequest;
+
 /// A command with the number its reply will carry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
@@ -77,6 +79,11 @@ pub enum Command {
     },
     /// Ends the background drawing ([`LoadReport`]).
     LoadStop,
+    /// Has the OpenGL client of a guest that has one do something (see [`SceneRequest`]).
+    Scene {
+        /// Passed on to it.
+        request: SceneRequest,
+    },
     /// Writes to `/sys/power/state` and replies after the wake ([`SleepReport`]).
     Sleep {
         /// `mem` or `freeze`.

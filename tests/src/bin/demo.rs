@@ -1,22 +1,31 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The whole path, for a person to watch: a stock guest draws, sleeps, and has its picture back; and the same guest
-//! loses it when nothing is retained.
+//! The whole path, for a person to watch: a stock guest draws with OpenGL, sleeps, has its picture back and draws on;
+//! and the same guest loses all when nothing is retained.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use guest_agent::protocol::Target;
-use tests::daemon::Daemon;
+use guest_agent::protocol::Command;
+use guest_agent::scene::{Client, Frame, Results, SceneRequest};
+use tests::daemon::{Daemon, VIRGL};
 use tests::guest::{Guest, Wake};
 use tests::image::Image;
 use tests::lab::{Kernel, Lab};
 use tests::machine::{Gpu, Machine};
 
+/// Of the guest's screen, in pixels.
+const SIZE: (u32, u32) = (1024, 768);
 /// Seconds from the request to sleep until the RTC wakes the guest.
 const ALARM_S: u32 = 4;
+/// The frame that is on the screen during the sleep, and the next one.
+const SHOWN: u32 = 31;
+const NEXT: u32 = 47;
+/// For a frame of a client that has lost its objects.
+const LOST_LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     match run() {
@@ -47,26 +56,30 @@ fn run() -> Result<bool> {
     Ok(verdict(&retained, &lost))
 }
 
-/// What one guest's sleep did to its picture.
+/// What one guest's sleep did to its picture and its client.
 struct Cycle {
+    renderer: String,
     asleep_ms: u64,
     pixels: usize,
     /// Pixels that the wake changed, before the guest drew anything.
     changed: usize,
-    /// Whether the next picture arrived whole; `None` if it was not tried.
-    drew_again: Option<bool>,
+    /// Whether the same process drew its next frame as it had drawn it before the sleep, to the last bit.
+    drew_on: bool,
 }
 
 impl Cycle {
     fn run(lab: &Lab, name: &str, options: &[&str], output: &Path, suffix: &str) -> Result<Self> {
         let file = |stem: &str, extension: &str| output.join(format!("{stem}{suffix}.{extension}"));
         progress(name, "starting the device and booting Linux 7.x");
-        let server = Daemon::start(lab, name, options)?;
+        let server = Daemon::start_3d(lab, name, SIZE, options)?
+            .with_context(|| format!("{VIRGL} is not set: run scripts/demo"))?;
         let machine = Machine::new(name, Kernel::V7, Gpu::VfioUser(server.device_socket()));
-        let guest = Guest::boot(lab, &machine)?;
+        let guest = Guest::boot(lab, &machine.with_scene())?;
         progress(name, "drawing");
-        let picture = guest.draw(Target::Fb, 1)?;
-        server.wait_for_picture("before", &picture)?;
+        let client: Client = guest.scene(SceneRequest::Describe)?;
+        let next: Frame = guest.scene(SceneRequest::Frame { number: NEXT })?;
+        let shown: Frame = guest.scene(SceneRequest::Frame { number: SHOWN })?;
+        let picture = server.wait_for_hash("before", shown.screen)?;
         keep(&server, "before", &file("before", "png"))?;
         progress(name, "sleeping (ACPI S3), the RTC wakes the guest");
         let report = guest.sleep(Wake::Alarm(ALARM_S), || {
@@ -76,19 +89,34 @@ impl Cycle {
         let after = server.screenshot("after")?;
         keep(&server, "after", &file("after", "png"))?;
         let changed = differing(&after.image, &picture);
-        let drew_again = options.is_empty().then(|| {
-            progress(name, "drawing again");
-            let next = guest.draw(Target::Fb, 2);
-            next.and_then(|next| server.wait_for_picture("again", &next))
-                .is_ok()
-        });
+        progress(name, "drawing on");
+        let drew_on =
+            drew_on(&guest, &server, &client, next).is_ok_and(|all_the_same| all_the_same);
+        if drew_on {
+            keep(&server, "next", &file("next", "png"))?;
+        }
         Ok(Self {
+            renderer: client.renderer,
             asleep_ms: report.asleep_ms,
             pixels: picture.pixels.len(),
             changed,
-            drew_again,
+            drew_on,
         })
     }
+}
+
+/// An error if the client is gone, or waits for the device for ever.
+fn drew_on(guest: &Guest, server: &Daemon, client: &Client, next: Frame) -> Result<bool> {
+    let request = SceneRequest::Frame { number: NEXT };
+    let pending = guest.agent().start(Command::Scene { request })?;
+    let frame: Frame = guest.agent().finish(&pending, LOST_LIMIT)?;
+    if frame != next {
+        return Ok(false);
+    }
+    server.wait_for_hash("next", next.screen)?;
+    let same: Client = guest.scene(SceneRequest::Describe)?;
+    let results: Results = guest.scene(SceneRequest::Results)?;
+    Ok(same == *client && results.captured == results.points)
 }
 
 fn progress(name: &str, step: &str) {
@@ -108,15 +136,20 @@ fn differing(shown: &Image, expected: &Image) -> usize {
     pairs.filter(|(shown, expected)| shown != expected).count()
 }
 
-/// Prints five lines and returns whether all is as it should be.
+/// Prints six lines and returns whether all is as it should be.
 fn verdict(retained: &Cycle, lost: &Cycle) -> bool {
     let word = |good: bool| if good { "ok  " } else { "FAIL" };
+    let drew = retained.renderer.contains("virgl");
     let slept = retained.asleep_ms > 0 && lost.asleep_ms > 0;
     let kept = retained.changed == 0;
-    let drew = retained.drew_again == Some(true);
-    let control = lost.changed > 0;
+    let control = lost.changed > 0 && !lost.drew_on;
     println!(
-        "{} a stock Linux 7.x guest drew, and slept in ACPI S3 for {} ms",
+        "{} a stock Linux 7.x guest drew with OpenGL on {}",
+        word(drew),
+        retained.renderer
+    );
+    println!(
+        "{} it slept in ACPI S3 for {} ms",
         word(slept),
         retained.asleep_ms
     );
@@ -126,14 +159,17 @@ fn verdict(retained: &Cycle, lost: &Cycle) -> bool {
         retained.pixels - retained.changed,
         retained.pixels
     );
-    println!("{} the next picture it drew arrived whole", word(drew));
     println!(
-        "{} with --freeze off the same guest lost {} of {} pixels (after-freeze-off.png)",
+        "{} the same process drew the next frame with its old objects, to the last bit (next.png)",
+        word(retained.drew_on)
+    );
+    println!(
+        "{} with --freeze off it lost {} of {} pixels (after-freeze-off.png), and its objects",
         word(control),
         lost.changed,
         lost.pixels
     );
-    let all = slept && kept && drew && control;
+    let all = drew && slept && kept && retained.drew_on && control;
     println!(
         "{} pictures and the device's status asleep are in target/demo",
         word(all)

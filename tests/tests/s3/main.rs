@@ -8,6 +8,7 @@ mod freeze_mode;
 mod resume_time;
 mod rig;
 mod survival;
+mod virgl;
 
 /// Makes each scenario, a `fn(Kernel) -> Result<()>`, a test on every kernel of the lab.
 macro_rules! on_every_kernel {

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest and the device server it has its GPU from.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use guest_agent::protocol::{Command, RunReport, SleepReport, Target};
 use tests::daemon::Daemon;
@@ -19,6 +21,9 @@ pub(crate) const SOFT_RESET: [&str; 2] = ["--no-soft-reset", "off"];
 
 /// Every reset is a full one, and the PM capability has no No_Soft_Reset.
 pub(crate) const NO_RETENTION: [&str; 2] = ["--freeze", "off"];
+
+/// For the first commands of a guest that draws, after a wake or after its start.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(20);
 
 /// The guest ends before its server.
 #[derive(Debug)]
@@ -45,10 +50,39 @@ impl Rig {
             return Ok(None);
         };
         let server = Daemon::start(&lab, &format!("{name}-{kernel}"), options)?;
+        Self::boot(&lab, name, kernel, server, options, adapt).map(Some)
+    }
+
+    /// As [`Rig::start`], with 3D in the server and the guest, and a screen of this size. `None` without such a server
+    /// too.
+    pub(crate) fn start_3d(
+        name: &str,
+        kernel: Kernel,
+        size: (u32, u32),
+        options: &[&str],
+    ) -> Result<Option<Self>> {
+        let Some(lab) = Lab::find()? else {
+            return Ok(None);
+        };
+        let server = Daemon::start_3d(&lab, &format!("{name}-{kernel}"), size, options)?;
+        let Some(server) = server else {
+            return Ok(None);
+        };
+        Self::boot(&lab, name, kernel, server, options, Machine::with_scene).map(Some)
+    }
+
+    fn boot(
+        lab: &Lab,
+        name: &str,
+        kernel: Kernel,
+        server: Daemon,
+        options: &[&str],
+        adapt: impl FnOnce(Machine) -> Machine,
+    ) -> Result<Self> {
         let gpu = Gpu::VfioUser(server.device_socket());
         let machine = adapt(Machine::new(name, kernel, gpu));
-        let guest = Guest::boot(&lab, &machine)
-            .with_context(|| format!("server: {:?}", server.status()))?;
+        let guest =
+            Guest::boot(lab, &machine).with_context(|| format!("server: {:?}", server.status()))?;
         let soft_reset = options
             .windows(2)
             .any(|pair| pair == SOFT_RESET || pair == NO_RETENTION);
@@ -59,7 +93,7 @@ impl Rig {
         } else {
             Way::Reinstated
         };
-        Ok(Some(Self { guest, server, way }))
+        Ok(Self { guest, server, way })
     }
 
     /// Where to draw a picture that a sleep must keep: `target`, unless the guest itself does not keep
@@ -105,6 +139,25 @@ impl Rig {
         let after = self.resets()?;
         self.way.must_lead(before, after)?;
         Ok(report)
+    }
+
+    /// Waits until the server has served so many commands since now, of a guest that draws.
+    pub(crate) fn wait_for_commands(&self, count: u64) -> Result<()> {
+        let before = self.server.counter("commands")?;
+        let deadline = Instant::now() + PROGRESS_LIMIT;
+        while self.server.counter("commands")? < before + count {
+            ensure!(
+                Instant::now() < deadline,
+                "no progress: {} commands, {}",
+                self.server.counter("commands")? - before,
+                self.server.status()?
+            );
+            // A round trip through the guest paces the loop: it cannot starve the guest it waits for.
+            self.guest.call::<String>(Command::Read {
+                path: "/proc/uptime".to_owned(),
+            })?;
+        }
+        Ok(())
     }
 
     fn resets(&self) -> Result<Resets> {
