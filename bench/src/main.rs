@@ -1,0 +1,243 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the device costs, beside memcpy and beside other virtio-gpu devices, each driven through a virtqueue in shared
+//! memory by the same driver. `scripts/bench` gives this program what it needs.
+
+mod contender;
+mod cores;
+mod machine;
+mod measure;
+mod pci;
+mod process;
+mod queue;
+mod ram;
+mod table;
+mod turns;
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use crate::contender::{Entrant, Kind, Programs, start_all};
+use crate::cores::Cores;
+use crate::ram::{Layout, Ram};
+use crate::table::Table;
+use crate::turns::Effort;
+
+/// The lines of a document between which the tables go.
+const MARKERS: [&str; 2] = ["<!-- tables -->", "<!-- end of tables -->"];
+
+/// Below this load nobody else was there.
+const IDLE: f64 = 0.3;
+
+/// Measures the device and its peers, and prints tables.
+#[derive(Debug, Parser)]
+#[command(about)]
+struct Options {
+    /// A few rounds only: shows that everything works, not how fast
+    #[arg(long)]
+    quick: bool,
+
+    /// A QEMU to compare with
+    #[arg(long, value_name = "PROGRAM")]
+    qemu: Option<PathBuf>,
+
+    /// A vhost-device-gpu to compare with
+    #[arg(long, value_name = "PROGRAM")]
+    vhost_device_gpu: Option<PathBuf>,
+
+    /// Why that cannot render, if it cannot
+    #[arg(long, value_name = "REASON")]
+    no_vhost_virgl: Option<String>,
+
+    /// Where Criterion left its results of virtio-pci-freeze
+    #[arg(long, value_name = "DIRECTORY")]
+    criterion: Option<PathBuf>,
+
+    /// Replace the tables in this document too
+    #[arg(long, value_name = "FILE")]
+    update: Option<PathBuf>,
+
+    /// Fail if a device that is named here, or one of ours, did not run
+    #[arg(long)]
+    strict: bool,
+}
+
+impl Options {
+    fn effort(&self) -> Effort {
+        if self.quick {
+            Effort {
+                rounds: 3,
+                divisor: 10,
+            }
+        } else {
+            Effort {
+                rounds: 31,
+                divisor: 1,
+            }
+        }
+    }
+
+    fn programs(&self) -> Result<Programs> {
+        let own = env::current_exe()?;
+        let server = own.with_file_name("virtio-gpu-s3d");
+        Ok(Programs {
+            server: server.exists().then_some(server),
+            qemu: self.qemu.clone(),
+            vhost: self.vhost_device_gpu.clone(),
+            no_vhost_virgl: self.no_vhost_virgl.clone(),
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    let cores = Cores::choose()?;
+    let load = machine::load()?;
+    let mut ram = Ram::new()?;
+    let mut entrants = start_all(&mut ram, &options.programs()?, cores)?;
+    let measured = measure_all(&ram, &mut entrants, options.effort());
+    // Mesa's exit handlers crash a process whose renderer is still going.
+    drop(entrants);
+    machine::wait_for_threads()?;
+    let mut tables = measured?;
+    if let Some(directory) = &options.criterion {
+        tables.extend(measure::registers(directory)?);
+    }
+    let mut text = conditions(options, cores, load)?;
+    for table in &tables {
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    println!("{text}");
+    eprintln!("{} s", start.elapsed().as_secs());
+    if let Some(path) = &options.update {
+        update(path, &text)?;
+    }
+    if options.strict {
+        check(&tables, options)?;
+    }
+    Ok(())
+}
+
+/// What one has to know to read the figures.
+fn conditions(options: &Options, cores: Option<Cores>, load: f64) -> Result<String> {
+    let rounds = options.effort().rounds;
+    let mut text = format!(
+        "{}, Linux {}. Medians of {rounds} rounds (and their quartiles).",
+        machine::processor()?,
+        machine::kernel()?
+    );
+    if cores.is_none() {
+        text.push_str(" **Driver and devices shared one core.**");
+    }
+    if options.quick {
+        text.push_str(" **A quick run: it shows that everything works, not how fast.**");
+    }
+    if load > IDLE {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            " **The machine was not idle: its load was {load:.1}.**"
+        );
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn measure_all(ram: &Ram, entrants: &mut [Entrant], effort: Effort) -> Result<Vec<Table>> {
+    let say = |what: &str| eprintln!("measuring {what}");
+    let mut tables = Vec::new();
+    for layout in [Layout::Contiguous, Layout::Pages] {
+        say("frames");
+        tables.push(measure::frames(ram, entrants, effort, layout)?);
+    }
+    for frames in [1, 8] {
+        say("damage");
+        tables.push(measure::rects(ram, entrants, effort, frames)?);
+    }
+    say("commands");
+    tables.push(measure::round_trips(entrants, effort));
+    tables.push(measure::batched(entrants, effort));
+    say("3D");
+    tables.push(measure::submit(entrants, effort)?);
+    say("sleep");
+    tables.push(measure::sleep(entrants, effort)?);
+    Ok(tables)
+}
+
+fn update(path: &Path, tables: &str) -> Result<()> {
+    let old = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let new = replaced(&old, tables).context("no markers for the tables")?;
+    fs::write(path, new).with_context(|| path.display().to_string())
+}
+
+/// The document with other tables.
+fn replaced(document: &str, tables: &str) -> Option<String> {
+    let [from, to] = MARKERS;
+    let (before, rest) = document.split_once(from)?;
+    let (_, after) = rest.split_once(to)?;
+    Some(format!(
+        "{before}{from}\n{}\n{to}{after}",
+        tables.trim_end()
+    ))
+}
+
+/// Whether everybody that is there ran to the end.
+fn check(tables: &[Table], options: &Options) -> Result<()> {
+    for table in tables {
+        for row in &table.rows {
+            if let Err(reason) = &row.values {
+                ensure!(
+                    absence_is_known(&row.name, options),
+                    "{}: {}: {reason}",
+                    table.title,
+                    row.name
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn absence_is_known(name: &str, options: &Options) -> bool {
+    let is = |kind: Kind| name == kind.name();
+    let no_renderer = is(Kind::FunctionVirgl) || is(Kind::ServerVirgl);
+    is(Kind::Qemu) && options.qemu.is_none()
+        || is(Kind::VhostNull) && options.vhost_device_gpu.is_none()
+        || is(Kind::VhostVirgl)
+            && (options.vhost_device_gpu.is_none() || options.no_vhost_virgl.is_some())
+        || no_renderer && !cfg!(feature = "virgl")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_tables_of_a_document_are_replaced() {
+        let [from, to] = MARKERS;
+        let document = format!("a\n{from}\nold\n{to}\nb\n");
+        let expected = format!("a\n{from}\nnew\n{to}\nb\n");
+        assert_eq!(replaced(&document, "new\n"), Some(expected.clone()));
+        assert_eq!(replaced(&expected, "new\n"), Some(expected));
+        assert_eq!(replaced("a\n", "new"), None);
+    }
+}
