@@ -37,6 +37,15 @@ impl CloudHypervisor {
         Ok(Some(Self { binary, remote }))
     }
 
+    /// Another VMM with the same `ch-remote`, to compare with.
+    #[must_use]
+    pub fn with_binary(&self, binary: PathBuf) -> Self {
+        Self {
+            binary,
+            remote: self.remote.clone(),
+        }
+    }
+
     /// One with the series of `ch-integration/patches`, and its `ch-remote`. Otherwise `None`, with
     /// the reason on standard error: a stock one has no guest S3 to test.
     ///
@@ -125,9 +134,14 @@ impl Setup {
             Gpu::Server(_) => "--user-device socket=/tmp/gpu",
             Gpu::InArguments => "",
         };
+        let console = if self.arguments.iter().any(|it| it.starts_with("--console")) {
+            ""
+        } else {
+            "--console off"
+        };
         format!(
             "{VMM} -v --api-socket {API_SOCKET} --kernel /payload/vmlinuz --initramfs /payload/initramfs \
-             --cpus boot={} --memory {MEMORY} --serial socket=/tmp/serial --console off {gpu} {} \
+             --cpus boot={} --memory {MEMORY} --serial socket=/tmp/serial {console} {gpu} {} \
              --cmdline 'console=ttyS0 loglevel=1 panic=-1 rdinit=/init no_timer_check \
              vt.global_cursor_default=0 consoleblank=0 AGENT_PORT=/dev/ttyS0'",
             self.cpus,

@@ -3,6 +3,10 @@
 //! Guests of the real Cloud Hypervisor. `CLOUD_HYPERVISOR` names its binary; without it the suite is
 //! skipped. What needs our series runs where `CH_REMOTE` names that build's `ch-remote` too.
 
+mod devices;
+mod gpu;
 mod kit;
 mod rig;
+mod s3;
+mod sleep;
 mod unmodified;

@@ -263,6 +263,23 @@ fn the_generation_moves_at_the_read_that_follows_a_change_however_many_there_wer
     assert_eq!(generation(&mut driver, &mut machine), after);
 }
 
+/// Some VMMs keep device configuration and interrupts themselves, and have only these registers here.
+#[test]
+fn a_vmm_gives_the_generation_and_takes_the_vectors() {
+    let transport = transport_config(Layout::Seed, retention(false));
+    let queues = u16::try_from(transport.queue_sizes.len()).unwrap();
+    let mut common = CommonConfig::new(transport).unwrap();
+    common.transport_mut().set_config_generation(7);
+    assert_eq!(common.read_register(Register::ConfigGeneration), 7);
+    let mut effects = Effects::none();
+    common.write(16, &1u16.to_le_bytes(), &mut effects);
+    common.write(26, &0u16.to_le_bytes(), &mut effects);
+    assert_eq!(common.transport().config_vector(), 1);
+    assert_eq!(common.transport().queue_vector(0), 0);
+    assert_eq!(common.transport().queue_vector(1), 0xffff);
+    assert_eq!(common.transport().queue_vector(queues), 0xffff);
+}
+
 #[test]
 fn the_device_configuration_can_be_read_before_features_ok() {
     let mut transport = transport_config(Layout::Seed, retention(false));

@@ -1,0 +1,60 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The deepest sleep that the Cloud Hypervisor under test lets a guest have.
+
+use std::env;
+use std::process::Command as Process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use guest_agent::protocol::{Command, Info};
+use tests::agent::Pending;
+use tests::nested::Nested;
+
+/// From the request to sleep until the guest has written its sleep control register.
+const LIMIT: Duration = Duration::from_secs(120);
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whether the VMM's help has this word: a build may have only some parts of the series.
+pub(crate) fn vmm_knows(word: &str) -> Result<bool> {
+    let Some(vmm) = env::var_os("CLOUD_HYPERVISOR") else {
+        return Ok(false);
+    };
+    let help = Process::new(vmm).arg("--help").output()?.stdout;
+    Ok(String::from_utf8_lossy(&help).contains(word))
+}
+
+/// Whether the VMM says that the guest sleeps.
+pub(crate) fn is_asleep(nested: &Nested) -> Result<bool> {
+    Ok(nested.ch_remote("info")?.contains("\"asleep\": true"))
+}
+
+/// Sends the guest to ACPI S3, and waits until it is there.
+pub(crate) fn fall_asleep(nested: &Nested) -> Result<Pending> {
+    let pending = nested.start_sleep("mem")?;
+    let deadline = Instant::now() + LIMIT;
+    while !is_asleep(nested)? {
+        ensure!(Instant::now() < deadline, "not asleep within {LIMIT:?}");
+        thread::sleep(INTERVAL);
+    }
+    Ok(pending)
+}
+
+/// ACPI S3 where the guest is offered it, with `asleep` run meanwhile, or else a sleep that the kernel cuts short once
+/// every device is suspended. Says which it was.
+pub(crate) fn as_deep_as_offered(
+    nested: &Nested,
+    asleep: impl FnOnce() -> Result<()>,
+) -> Result<String> {
+    let info: Info = nested.call(Command::Info)?;
+    if !info.mem_sleep.contains("deep") {
+        let report = nested.abort_sleep()?;
+        return Ok(format!("pm_test=devices, {report:?}"));
+    }
+    let pending = fall_asleep(nested)?;
+    asleep().context("while the guest slept")?;
+    nested.ch_remote("wakeup")?;
+    let report = nested.finish_sleep(&pending)?;
+    Ok(format!("deep, {report:?}"))
+}
