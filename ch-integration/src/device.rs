@@ -286,7 +286,7 @@ impl GpuDevice {
                 self.ring(bit(queue));
             }
             Effect::Discard => self.send(Request::Discard),
-            Effect::Freeze => self.send(Request::Freeze),
+            Effect::Freeze { ticket } => self.send(Request::Freeze { ticket }),
             Effect::Unfreeze => self.shared.events.emit(EventKind::Unfreeze),
             Effect::Suspend => self.send(Request::Suspend),
             Effect::Resume => self.send(Request::Resume),

@@ -14,7 +14,7 @@ use std::time::Instant;
 use log::warn;
 use virtio_gpu_s3::saved_state::{SaveError, SavedGpu};
 use virtio_gpu_s3::{Image, Status as GpuStatus};
-use virtio_pci_freeze::{ActivationKind, QueueSetup, ResetKind};
+use virtio_pci_freeze::{ActivationKind, FreezeTicket, QueueSetup, ResetKind};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -42,7 +42,9 @@ pub(crate) enum Request<F: Frontend> {
     /// End, whoever may still ask.
     End,
     Discard,
-    Freeze,
+    Freeze {
+        ticket: FreezeTicket,
+    },
     Suspend,
     Resume,
     StartQueue(QueueSetup),

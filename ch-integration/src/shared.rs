@@ -6,7 +6,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use virtio_pci_freeze::{Effects, ResetOutcome, ResetTicket, VirtioPciFunction};
+use virtio_pci_freeze::{Effects, FreezeTicket, ResetOutcome, ResetTicket, VirtioPciFunction};
 
 use crate::device::VECTORS;
 use crate::events::{EventKind, EventLog, micros};
@@ -107,8 +107,8 @@ impl Frontend for Shared {
         drop(self.with_function(|function| function.update_device_config(0, config)));
     }
 
-    fn freeze_done(&self, honoured: bool) {
-        self.lock().function.freeze_done(honoured);
+    fn freeze_done(&self, ticket: FreezeTicket, honoured: bool) {
+        self.lock().function.freeze_done(ticket, honoured);
         if honoured {
             self.events.emit(EventKind::Freeze);
         }

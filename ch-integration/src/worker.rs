@@ -14,7 +14,9 @@ use log::{trace, warn};
 use virtio_gpu_s3::{
     Activation, Completed, Gpu, Outcome, ResetKind as GpuResetKind, Response, Token,
 };
-use virtio_pci_freeze::{ActivationKind, QueueSetup, ResetKind, ResetOutcome, RingPosition};
+use virtio_pci_freeze::{
+    ActivationKind, FreezeTicket, QueueSetup, ResetKind, ResetOutcome, RingPosition,
+};
 use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{
@@ -42,7 +44,7 @@ pub(crate) trait Frontend: Send + Sync + Sized + 'static {
     /// The renderer ended by itself.
     fn renderer_crashed(&self, reason: &str);
     fn update_config(&self, config: &[u8]);
-    fn freeze_done(&self, honoured: bool);
+    fn freeze_done(&self, ticket: FreezeTicket, honoured: bool);
     fn suspend_done(&self, suspended: bool);
     fn resume_done(&self, resumed: bool);
     fn queue_reset_done(&self, index: u16);
@@ -185,10 +187,10 @@ impl<F: Frontend> Worker<F> {
                 self.reset_gpu(GpuResetKind::Full);
                 self.shared.discarded(resources, micros(start));
             }
-            Request::Freeze => {
+            Request::Freeze { ticket } => {
                 // What the device holds is held already, so there is nothing to wait for but answers owed.
                 let honoured = self.settle();
-                self.shared.freeze_done(honoured);
+                self.shared.freeze_done(ticket, honoured);
             }
             Request::Suspend => {
                 let suspended = self.settle();

@@ -20,6 +20,10 @@ pub enum ResetKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResetTicket(pub u32);
 
+/// Names one request to freeze, so that the answer to one that was taken back is not taken for the answer to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FreezeTicket(pub u32);
+
 /// How the device starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActivationKind {
@@ -56,9 +60,12 @@ pub enum Effect {
         /// What the driver wrote (VIRTIO 1.4 §4.1.5.2).
         data: u32,
     },
-    /// Make sure the device can retain its state, then call [`freeze_done`](crate::Transport::freeze_done).
-    /// The queues go on being served.
-    Freeze,
+    /// Make sure the device can retain its state, then call [`freeze_done`](crate::Transport::freeze_done) with the
+    /// ticket. The queues go on being served.
+    Freeze {
+        /// To be handed back.
+        ticket: FreezeTicket,
+    },
     /// The guest ended its freeze.
     Unfreeze,
     /// Drop the state that was retained: nobody is left to ask for it. The device is stopped, so there is nothing to

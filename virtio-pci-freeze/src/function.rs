@@ -6,7 +6,7 @@
 use crate::bars::{BarLayout, Place, SharedMemoryRegion};
 use crate::common_config::CommonConfig;
 use crate::config_space::{ConfigSpace, Identity, NOTIFY_STRIDE};
-use crate::effect::{ActivationKind, Effect, Effects, ResetKind, ResetTicket};
+use crate::effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind, ResetTicket};
 use crate::msix::{Interrupt, Msix, VectorOwner};
 use crate::spec::{VIRTIO_MSI_NO_VECTOR, isr, pci};
 use crate::status::Phase;
@@ -220,8 +220,8 @@ impl VirtioPciFunction {
     }
 
     /// See [`Transport::freeze_done`].
-    pub fn freeze_done(&mut self, honoured: bool) {
-        self.common.transport_mut().freeze_done(honoured);
+    pub fn freeze_done(&mut self, ticket: FreezeTicket, honoured: bool) {
+        self.common.transport_mut().freeze_done(ticket, honoured);
     }
 
     /// See [`Transport::suspend_done`].

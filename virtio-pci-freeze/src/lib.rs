@@ -126,7 +126,7 @@ pub use bars::{BarLayout, MAX_SHARED_MEMORY_REGIONS, SharedMemoryRegion};
 pub use common_config::CommonConfig;
 pub use config_space::{CONFIG_SPACE_SIZE, Identity};
 pub use device_config::{DeviceConfig, MAX_DEVICE_CONFIG};
-pub use effect::{ActivationKind, Effect, Effects, ResetKind, ResetTicket};
+pub use effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind, ResetTicket};
 pub use function::{FunctionConfig, MAX_WRITE, VirtioPciFunction};
 pub use msix::{Interrupt, VectorOwner};
 pub use queue::{MAX_QUEUE_SIZE, QueueSetup, RingPosition};

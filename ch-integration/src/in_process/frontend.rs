@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use virtio_gpu_s3::Status as GpuStatus;
-use virtio_pci_freeze::{Counters as TransportCounters, ResetOutcome, RingPosition};
+use virtio_pci_freeze::{Counters as TransportCounters, FreezeTicket, ResetOutcome, RingPosition};
 use vm_memory::bitmap::Bitmap;
 
 use crate::device::QUEUE_SIZES;
@@ -169,7 +169,7 @@ impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
     }
 
     // A VMM's transport asks for none of these: it settles, and starts queues with the device alone.
-    fn freeze_done(&self, _honoured: bool) {}
+    fn freeze_done(&self, _ticket: FreezeTicket, _honoured: bool) {}
     fn suspend_done(&self, _suspended: bool) {}
     fn resume_done(&self, _resumed: bool) {}
     fn queue_reset_done(&self, _index: u16) {}

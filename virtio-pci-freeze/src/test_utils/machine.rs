@@ -177,8 +177,8 @@ impl Machine {
                 };
                 function.reset_done(ticket, outcome)
             }
-            Effect::Freeze => {
-                function.freeze_done(device.can_retain);
+            Effect::Freeze { ticket } => {
+                function.freeze_done(ticket, device.can_retain);
                 Effects::none()
             }
             Effect::Suspend => function.suspend_done(true),
@@ -214,7 +214,7 @@ fn is_question(effect: Effect) -> bool {
     matches!(
         effect,
         Effect::Reset { .. }
-            | Effect::Freeze
+            | Effect::Freeze { .. }
             | Effect::Suspend
             | Effect::Resume
             | Effect::ResetQueue { .. }

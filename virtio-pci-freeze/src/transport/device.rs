@@ -6,7 +6,7 @@
 use core::mem;
 
 use super::{Found, Lifecycle, ResetOutcome, Transport, count};
-use crate::effect::{Effects, ResetKind, ResetTicket};
+use crate::effect::{Effects, FreezeTicket, ResetKind, ResetTicket};
 use crate::queue::{QueueSetup, QueueStatus, RingPosition};
 use crate::retention::{FreezeState, ParkedQueues, Stopped};
 use crate::spec::DeviceStatus;
@@ -50,9 +50,10 @@ impl Transport {
         Some(done)
     }
 
-    /// The device can (`honoured`) or cannot retain its state. Only now does FREEZE_S3 read back.
-    pub fn freeze_done(&mut self, honoured: bool) {
-        if self.freeze != FreezeState::Freezing {
+    /// The device can (`honoured`) or cannot retain its state. Only now does FREEZE_S3 read back. An answer to an older
+    /// request is ignored: the guest may have taken that back.
+    pub fn freeze_done(&mut self, ticket: FreezeTicket, honoured: bool) {
+        if self.freeze != FreezeState::Freezing || self.freeze_ticket != ticket {
             return;
         }
         if honoured {

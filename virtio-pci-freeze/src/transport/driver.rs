@@ -6,7 +6,7 @@
 use core::mem;
 
 use super::{FREEZE_FEATURE, Lifecycle, Transport, count};
-use crate::effect::{ActivationKind, Effect, Effects, ResetKind};
+use crate::effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind};
 use crate::queue::{Queue, QueueStatus};
 use crate::register::Layout;
 use crate::retention::{FreezeState, HoldReason, ParkedQueues, Stopped};
@@ -63,12 +63,19 @@ impl Transport {
                 effects.push(Effect::Unfreeze);
             }
             (FreezeModeValue::FREEZE_S3, FreezeState::Unfrozen) if self.freeze_allowed() => {
-                self.freeze = FreezeState::Freezing;
-                effects.push(Effect::Freeze);
+                self.begin_freeze(effects);
             }
             (FreezeModeValue::FREEZE_S3, FreezeState::Freezing | FreezeState::Frozen) => {}
             _ => count(&mut self.counters.freeze_writes_ignored),
         }
+    }
+
+    /// Asks the device whether it can retain its state.
+    pub(crate) fn begin_freeze(&mut self, effects: &mut Effects) {
+        let ticket = FreezeTicket(self.next_ticket());
+        self.freeze = FreezeState::Freezing;
+        self.freeze_ticket = ticket;
+        effects.push(Effect::Freeze { ticket });
     }
 
     pub(crate) fn freeze_mode(&self) -> u16 {

@@ -10,7 +10,7 @@ use core::mem;
 
 use crate::common_config::Selectors;
 use crate::device_config::DeviceConfig;
-use crate::effect::{ResetKind, ResetTicket};
+use crate::effect::{FreezeTicket, ResetKind, ResetTicket};
 use crate::queue::{Queue, QueueSetup, RingPosition};
 use crate::register::Layout;
 use crate::retention::{FreezeState, HoldReason, Holds, ParkedQueues, Stopped};
@@ -110,6 +110,8 @@ pub struct Transport {
     lifecycle: Lifecycle,
     holds: Holds,
     freeze: FreezeState,
+    /// Of the latest request to freeze.
+    freeze_ticket: FreezeTicket,
     bus: Bus,
     last_ticket: u32,
     device_config: DeviceConfig,
@@ -141,6 +143,7 @@ impl Transport {
             lifecycle: Lifecycle::Stopped(Stopped::Clean),
             holds: Holds::default(),
             freeze: FreezeState::default(),
+            freeze_ticket: FreezeTicket::default(),
             bus: Bus {
                 master: config.starts_as_bus_master,
                 power: PowerState::D0,

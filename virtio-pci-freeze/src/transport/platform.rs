@@ -179,14 +179,19 @@ impl Transport {
             }
             _ => Found::Live,
         };
-        self.last_ticket = self.last_ticket.wrapping_add(1);
-        let ticket = ResetTicket(self.last_ticket);
+        let ticket = ResetTicket(self.next_ticket());
         self.lifecycle = Lifecycle::Resetting {
             kind,
             ticket,
             found,
         };
         effects.push(Effect::Reset { kind, ticket });
+    }
+
+    /// A number that no unanswered question has.
+    pub(super) fn next_ticket(&mut self) -> u32 {
+        self.last_ticket = self.last_ticket.wrapping_add(1);
+        self.last_ticket
     }
 
     pub(super) fn reset_registers(&mut self) {
@@ -201,6 +206,7 @@ impl Transport {
             // A hold outlives the reset that it is for, and only the guest, or a reboot, ends a freeze.
             holds: _,
             freeze: _,
+            freeze_ticket: _,
             bus: _,
             last_ticket: _,
             device_config: _,

@@ -38,6 +38,7 @@ impl Transport {
             freeze,
             bus: Bus { master, power },
             // A ticket names a reset of this process, and counters count what happened in it.
+            freeze_ticket: _,
             last_ticket: _,
             device_config,
             counters: _,
@@ -144,7 +145,7 @@ impl Transport {
             self.device_config.release();
         }
         if self.freeze == FreezeState::Freezing {
-            effects.push(Effect::Freeze);
+            self.begin_freeze(effects);
         }
         match mem::replace(&mut self.lifecycle, Lifecycle::Running) {
             Lifecycle::Stopped(_) if lost => self.lifecycle = Lifecycle::Stopped(Stopped::Clean),

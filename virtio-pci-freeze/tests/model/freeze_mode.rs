@@ -68,6 +68,21 @@ fn an_answer_to_a_freeze_that_was_taken_back_is_ignored() {
 }
 
 #[test]
+fn an_answer_to_a_freeze_that_was_taken_back_is_not_one_to_the_next() {
+    let (mut machine, mut driver) = running(config(retention(false)));
+    machine.device.answers = false;
+    driver.write_freeze_mode(&mut machine, FreezeModeValue::FREEZE_S3);
+    driver.write_freeze_mode(&mut machine, FreezeModeValue::UNFREEZE);
+    driver.write_freeze_mode(&mut machine, FreezeModeValue::FREEZE_S3);
+    assert!(machine.answer_next());
+    let shown = driver.freeze_mode(&mut machine);
+    assert_eq!(shown, FreezeModeValue::UNFREEZE);
+    assert!(machine.answer_next());
+    let shown = driver.freeze_mode(&mut machine);
+    assert_eq!(shown, FreezeModeValue::FREEZE_S3);
+}
+
+#[test]
 fn other_values_of_freeze_mode_are_ignored_and_counted() {
     let (mut machine, mut driver) = running(config(retention(false)));
     for value in [1, 2, 4, 5, 0x103, 0x300, u16::MAX] {

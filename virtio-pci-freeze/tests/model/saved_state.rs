@@ -183,17 +183,25 @@ fn parked_queues_are_reinstated_in_another_process() {
     assert_eq!(restored.device.positions[0].next_avail, 7);
 }
 
+fn asks(name: &str, effect: &Effect) -> bool {
+    match effect {
+        Effect::Freeze { .. } => name == "freezing",
+        Effect::Suspend => name == "suspending",
+        Effect::Resume => name == "resuming",
+        _ => false,
+    }
+}
+
 #[test]
 fn what_the_device_had_not_answered_is_asked_again() {
-    for (name, question) in [
-        ("freezing", Effect::Freeze),
-        ("suspending", Effect::Suspend),
-        ("resuming", Effect::Resume),
-    ] {
+    for name in ["freezing", "suspending", "resuming"] {
         let all = machines();
         let (_, machine, _) = all.iter().find(|(n, ..)| *n == name).expect("listed");
         let mut restored = restore(machine, RestoredDevice::Intact);
-        assert!(restored.take_log().contains(&question), "{name}");
+        assert!(
+            restored.take_log().iter().any(|effect| asks(name, effect)),
+            "{name}"
+        );
         assert!(restored.answer_next());
         check_invariants(&mut restored);
     }

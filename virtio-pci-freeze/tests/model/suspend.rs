@@ -6,7 +6,7 @@
 use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue};
 use virtio_pci_freeze::status::Phase;
 use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, SleepPath, retention};
-use virtio_pci_freeze::{ActivationKind, Effect, Register};
+use virtio_pci_freeze::{ActivationKind, Effect, FreezeTicket, Register};
 
 use crate::common::{activations, config, keeps_resources, running};
 use crate::interrupts::NONE;
@@ -183,7 +183,7 @@ fn answers_that_nobody_asked_for_change_nothing() {
     assert!(machine.function.resume_done(true).is_empty());
     machine.function.queue_reset_done(0);
     machine.function.queue_reset_done(99);
-    machine.function.freeze_done(true);
+    machine.function.freeze_done(FreezeTicket::default(), true);
     assert_eq!(driver.status(&mut machine), 0x0f);
     assert_eq!(machine.function.transport().active_queues().count(), 2);
     assert!(!machine.function.transport().is_held());
