@@ -13,6 +13,11 @@ use thiserror::Error;
 
 use crate::text::Lines;
 
+/// Stands for the line by which a lock file of Cargo says that a package is from the registry. The registry's address
+/// is the checkout's affair: every lock file that takes a package from one has the line already.
+pub const REGISTRY: &str = r#"source = "<registry>""#;
+const NAMES_REGISTRY: &[u8] = br#"source = "registry+"#;
+
 /// Why a script cannot be read, made or applied. Lines are those of the stored file where it is read, of the base
 /// where it is applied.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -178,6 +183,23 @@ impl EditScript {
         })
     }
 
+    /// The same script with [`REGISTRY`] for each added line by which `base` names its registry.
+    #[must_use]
+    pub fn without_registry(mut self, base: &[u8]) -> Self {
+        let lines = split(base);
+        let Some(line) = registry(&lines) else {
+            return self;
+        };
+        for command in &mut self.commands {
+            if let Command::Append { lines, .. } = command {
+                for added in lines.iter_mut().filter(|added| added.as_bytes() == line) {
+                    REGISTRY.clone_into(added);
+                }
+            }
+        }
+        self
+    }
+
     /// Makes the result of `base`.
     pub fn apply(&self, base: &[u8]) -> Result<Vec<u8>, EditError> {
         let lines = split(base);
@@ -204,7 +226,10 @@ impl EditScript {
                     result.extend(kept.iter().copied().flatten());
                     done = *after;
                     for line in new {
-                        result.extend_from_slice(line.as_bytes());
+                        result.extend_from_slice(match line.as_str() {
+                            REGISTRY => registry(&lines).unwrap_or(REGISTRY.as_bytes()),
+                            line => line.as_bytes(),
+                        });
                         result.push(b'\n');
                     }
                 }
@@ -323,6 +348,12 @@ fn take(lines: &mut Lines<'_>, line: usize, count: usize) -> Result<Vec<String>,
             found: taken.len(),
         })
     }
+}
+
+/// The line by which a text names the registry of its packages, if it does.
+fn registry<'a>(lines: &[&'a [u8]]) -> Option<&'a [u8]> {
+    let line = lines.iter().find(|line| line.starts_with(NAMES_REGISTRY))?;
+    Some(line.strip_suffix(b"\n").unwrap_or(line))
 }
 
 fn split(text: &[u8]) -> Vec<&[u8]> {

@@ -338,6 +338,7 @@ fn change(
         path: path.clone(),
         fault,
     })?;
+    let script = script.without_registry(&before);
     if result.is_some() && script.apply(&before).as_ref() != Ok(&after) {
         return Err(SaveError::Difference {
             commit: title.to_owned(),

@@ -357,7 +357,10 @@ impl Nested {
     }
 
     /// Adds the ends of the logs in the outer guest to an error.
-    fn explain<T>(&self, result: Result<T>) -> Result<T> {
+    ///
+    /// # Errors
+    /// The one that it was given.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| {
             let logs = self.run("tail -n 15 /tmp/*.log; dmesg | tail -n 5");
             let logs = logs.unwrap_or_else(|silence| format!("the outer guest: {silence:#}"));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use guest_agent::protocol::{Command, Info};
+use serde_json::Value;
 use tests::agent::Pending;
 use tests::nested::Nested;
 
@@ -27,14 +28,15 @@ pub(crate) fn vmm_knows(word: &str) -> Result<bool> {
 
 /// Whether the VMM says that the guest sleeps.
 pub(crate) fn is_asleep(nested: &Nested) -> Result<bool> {
-    Ok(nested.ch_remote("info")?.contains("\"asleep\": true"))
+    let info: Value = serde_json::from_str(&nested.ch_remote("info")?)?;
+    Ok(info["asleep"] == true)
 }
 
 /// Sends the guest to ACPI S3, and waits until it is there.
 pub(crate) fn fall_asleep(nested: &Nested) -> Result<Pending> {
     let pending = nested.start_sleep("mem")?;
     let deadline = Instant::now() + LIMIT;
-    while !is_asleep(nested)? {
+    while !nested.explain(is_asleep(nested))? {
         ensure!(Instant::now() < deadline, "not asleep within {LIMIT:?}");
         thread::sleep(INTERVAL);
     }
@@ -54,7 +56,7 @@ pub(crate) fn as_deep_as_offered(
     }
     let pending = fall_asleep(nested)?;
     asleep().context("while the guest slept")?;
-    nested.ch_remote("wakeup")?;
+    nested.explain(nested.ch_remote("wakeup"))?;
     let report = nested.finish_sleep(&pending)?;
     Ok(format!("deep, {report:?}"))
 }

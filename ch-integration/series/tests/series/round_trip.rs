@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
+use ch_series::edit::REGISTRY;
 use ch_series::names::BlobId;
 use ch_series::patch::{AUTHOR_EMAIL, AUTHOR_NAME, Patch};
 use ch_series::publish::branch;
@@ -46,6 +47,20 @@ fn edited_lines_come_back() {
     repo.write("a.rs", b"x\n");
     repo.commit("misc: Fill an empty file");
     round_trip(&repo);
+}
+
+#[test]
+fn the_address_of_the_registry_stays_in_the_checkout() {
+    let package = |name| format!("name = \"{name}\"\nsource = \"registry+an address\"\n\n");
+    let base = package("one");
+    let repo = Repo::new(&[("Cargo.lock", base.as_bytes())]);
+    let text = format!("{base}{}{}", package("two"), package("three"));
+    repo.write("Cargo.lock", text.as_bytes());
+    repo.commit("misc: Take two more packages");
+    let (folder, _) = round_trip(&repo);
+    let patch = folder.patches("part").concat();
+    assert!(!patch.contains("an address"), "{patch}");
+    assert_eq!(patch.matches(REGISTRY).count(), 2);
 }
 
 #[test]
