@@ -2,10 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The GPU for a VMM that has a virtio transport of its own.
-//!
-//! The VMM keeps registers, interrupts and PCI; an [`InProcessGpu`] takes what is left of a virtio device: features,
-//! configuration space, queues. Its thread lives from [`start`](InProcessGpu::start) until it is dropped, so that a
-//! frozen reset has something to retain and no reset ever meets a renderer that cannot be started twice.
 
 mod frontend;
 #[cfg(feature = "virgl")]
@@ -146,7 +142,11 @@ impl<B: Bitmap + Send + Sync + 'static> Debug for GpuActivation<B> {
     }
 }
 
-/// A virtio-gpu without a transport: see the [module](self).
+/// A virtio-gpu without a transport.
+///
+/// The VMM keeps registers, interrupts and PCI; this takes what is left of a virtio device: features, configuration
+/// space, queues. Its thread lives from [`start`](Self::start) until it is dropped, so that a frozen reset has something
+/// to retain and no reset ever meets a renderer that cannot be started twice.
 pub struct InProcessGpu<B: Bitmap + Send + Sync + 'static> {
     inner: Arc<Inner<B>>,
     thread: Option<JoinHandle<()>>,

@@ -36,7 +36,7 @@ const EYE: Vec3 = Vec3::new(0.6, 2.1, 5.2);
 const LAMP: Vec3 = Vec3::new(2.5, 4.0, 3.0);
 /// Nanoseconds that a fence may take which has had a sleep to signal.
 const FENCE_LIMIT: i32 = 1_000_000_000;
-/// Where [`Light`] is bound.
+/// Where the block `Light` of the shaders is bound.
 const LIGHT_BINDING: u32 = 1;
 
 /// Something to draw.
