@@ -19,6 +19,8 @@ mod events;
 mod in_process;
 #[cfg(feature = "gpu")]
 mod interrupts;
+#[cfg(any(feature = "server", feature = "virgl"))]
+mod memory_file;
 #[cfg(feature = "gpu")]
 mod model;
 #[cfg(feature = "gpu")]

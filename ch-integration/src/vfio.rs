@@ -23,6 +23,7 @@ use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
 use crate::device::{GpuDevice, VECTORS};
+use crate::memory_file::is_too_short;
 
 /// Serves one VMM after the other on `listener`, for ever. What breaks a connection ends that connection.
 pub fn serve(listener: UnixListener, device: &Arc<GpuDevice>) {
@@ -133,6 +134,9 @@ impl Backend {
         offset: u64,
         file: File,
     ) -> Result<Arc<GuestRegionMmap>, String> {
+        if is_too_short(&file, offset, size) {
+            return Err("its file is shorter than it".into());
+        }
         let size = usize::try_from(size).map_err(|error| error.to_string())?;
         let region = MmapRegionBuilder::new(size)
             .with_file_offset(FileOffset::new(file, offset))

@@ -4,7 +4,7 @@
 //! Guest memory in the renderer's process.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use virtio_gpu_s3::renderer::{GuestPages, MappedRegion, RegionPiece};
@@ -12,6 +12,7 @@ use virtio_gpu_s3::{GuestError, RendererError};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::protocol::Piece;
+use crate::memory_file::is_too_short;
 
 const EINVAL: i32 = 22;
 
@@ -39,10 +40,7 @@ impl Memory {
         let out_of_memory = RendererError::OutOfMemory { bytes: size };
         let length = usize::try_from(size).map_err(|_| out_of_memory)?;
         let file = File::from(file);
-        let end = offset.checked_add(size);
-        // Past the end of a file there is no memory but a signal (SIGBUS). A device has no length.
-        let too_short = |of: &Metadata| of.is_file() && end.is_none_or(|end| end > of.len());
-        if file.metadata().is_ok_and(|of| too_short(&of)) {
+        if is_too_short(&file, offset, size) {
             return refused("a region longer than its file");
         }
         let file = FileOffset::new(file, offset);

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Rings, interrupts and sleeps of one guest.
 
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -117,6 +118,23 @@ fn a_buffer_outside_guest_memory_is_used_with_nothing_written_and_counted() {
         wait_until("the buffer to be used", || vmm.used(0) != before);
     }
     assert_eq!(server.device.status().unwrap().counters.bad_chains, 5);
+    assert_eq!(display_info(&mut vmm)[..4], RESP_OK_DISPLAY_INFO);
+}
+
+#[test]
+fn memory_past_the_end_of_its_file_is_not_taken() {
+    const ADDRESS: u64 = RAM_BASE + (1 << 20);
+    const SIZE: u64 = 2 << 20;
+    let (server, mut vmm) = start();
+    let short = tempfile::tempfile().unwrap();
+    short.set_len(SIZE / 2).unwrap();
+    let fd = short.as_raw_fd();
+    vmm.client.dma_map(0, ADDRESS, SIZE, fd).unwrap();
+    let before = vmm.used(0);
+    let past_the_end = (ADDRESS + SIZE - 4096, DISPLAY_INFO_LENGTH);
+    vmm.offer(0, &GET_DISPLAY_INFO, past_the_end);
+    wait_until("the buffer to be used", || vmm.used(0) != before);
+    assert_eq!(server.device.status().unwrap().counters.bad_chains, 1);
     assert_eq!(display_info(&mut vmm)[..4], RESP_OK_DISPLAY_INFO);
 }
 
