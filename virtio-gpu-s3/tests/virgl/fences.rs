@@ -107,3 +107,26 @@ fn the_end_of_a_context_answers_its_fences() {
     assert_eq!(lab.driver.in_context(1, request::ctx_destroy()), OK);
     assert_eq!(lab.completed(1)[0].0, token);
 }
+
+/// virglrenderer's own thread may be signalling one of them at that moment, or one of another context.
+#[test]
+fn contexts_end_while_fences_of_theirs_and_of_others_signal() {
+    const ROUNDS: u64 = 100;
+    let mut lab = lab();
+    assert_eq!(lab.driver.in_context(1, request::ctx_create(2)), OK);
+    for round in 0..ROUNDS {
+        assert_eq!(lab.driver.in_context(2, request::ctx_create(2)), OK);
+        let sent = [(1, None), (1, Some(0)), (2, Some(0))].map(|(ctx_id, ring_idx)| {
+            let fence = WithFence {
+                id: round,
+                ctx_id,
+                ring_idx,
+            };
+            let nothing = request::submit_3d(&[0]);
+            lab.driver.fenced(fence, nothing).unwrap_err()
+        });
+        assert_eq!(lab.driver.in_context(2, request::ctx_destroy()), OK);
+        let done: Vec<_> = lab.completed(3).into_iter().map(|it| it.0).collect();
+        assert!(sent.iter().all(|token| done.contains(token)), "{round}");
+    }
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{mem, ptr};
 
 use rustix::mm::munmap;
@@ -35,8 +35,8 @@ const MAP_CACHE_NONE: u32 = 0;
 /// A stream that names fences waits for them at most this long. Frames take milliseconds; a guest
 /// that names a fence of a stream that never ends shall not have the device for ever.
 const IN_FENCE_LIMIT: Duration = Duration::from_secs(1);
-/// How often virglrenderer looks for query results while a stream waits: fences wait for those.
-const QUERY_INTERVAL: Duration = Duration::from_millis(1);
+/// The end of a context waits for all work at most this long, as the device's worker does at a frozen reset.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Address and length of a piece of memory.
 pub(super) type Range = (usize, usize);
@@ -143,6 +143,10 @@ impl Engine {
     }
 
     pub(super) fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
+        // virglrenderer 0.10.4 frees the context while its own thread may be signalling a fence of it, and forgets the
+        // fence of any other context that this thread waits for then.
+        let what = "the end of a context that still works";
+        self.fences.drain(END_LIMIT, what, || self.poll())?;
         self.contexts.remove(&ctx_id);
         let ended = self.rutabaga.destroy_context(ctx_id);
         self.fences.end_context(ctx_id);
@@ -381,7 +385,8 @@ impl Engine {
             check(&self.stream, target, growth)?;
         }
         if waits {
-            self.wait_for_fences()?;
+            let what = "a stream whose fences do not signal";
+            self.fences.drain(IN_FENCE_LIMIT, what, || self.poll())?;
         }
         self.rutabaga
             .submit_command(ctx_id, self.stream.as_mut_bytes(), &[])
@@ -504,20 +509,6 @@ impl Engine {
         self.rutabaga
             .detach_backing(id)
             .map_err(refused("the end of a backing"))
-    }
-
-    fn wait_for_fences(&self) -> Result<(), RendererError> {
-        let start = Instant::now();
-        while !self.fences.wait_idle(QUERY_INTERVAL) {
-            self.poll();
-            if start.elapsed() > IN_FENCE_LIMIT {
-                return Err(RendererError::Refused {
-                    what: "a stream whose fences do not signal",
-                    code: EINVAL,
-                });
-            }
-        }
-        Ok(())
     }
 }
 

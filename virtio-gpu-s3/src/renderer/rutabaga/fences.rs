@@ -6,15 +6,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rutabaga_gfx::{RUTABAGA_FLAG_FENCE, RUTABAGA_FLAG_INFO_RING_IDX, RutabagaFence};
 
 use crate::fence::{Fence, Timeline};
+use crate::renderer::RendererError;
 
 /// Told that [`Renderer::poll`](crate::Renderer::poll) has something to give, on a thread of
 /// virglrenderer.
 pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// How often results of queries are fetched while somebody waits for fences: virglrenderer signals none before.
+const QUERY_INTERVAL: Duration = Duration::from_millis(1);
+/// As Linux numbers it everywhere.
+const EBUSY: i32 = 16;
 
 /// Fences that virglrenderer has not signalled, and those it has.
 ///
@@ -122,6 +128,26 @@ impl FenceTable {
             state.signalled.extend(done);
         }
         self.tell(state);
+    }
+
+    /// Waits for everything outstanding, of every context, so that `what` can be done. `poll` fetches results of queries.
+    ///
+    /// # Errors
+    /// It takes longer than `limit`.
+    pub(super) fn drain(
+        &self,
+        limit: Duration,
+        what: &'static str,
+        poll: impl Fn(),
+    ) -> Result<(), RendererError> {
+        let start = Instant::now();
+        while !self.wait_idle(QUERY_INTERVAL) {
+            if start.elapsed() > limit {
+                return Err(RendererError::Refused { what, code: EBUSY });
+            }
+            poll();
+        }
+        Ok(())
     }
 
     /// A context is gone: what waited for it is over.
