@@ -276,6 +276,40 @@ impl Guest {
         Ok(())
     }
 
+    /// Checks that so many CPUs are online: one that does not come back from a sleep is the machine's fault.
+    ///
+    /// # Errors
+    /// There are others.
+    pub fn must_have_cpus(&self, count: u8) -> Result<()> {
+        let path = "/sys/devices/system/cpu/online".to_owned();
+        let online: String = self.call(Command::Read { path })?;
+        let expected = match count.saturating_sub(1) {
+            0 => "0".to_owned(),
+            last => format!("0-{last}"),
+        };
+        ensure!(
+            online == expected,
+            "the CPUs {online} are online, not {expected}"
+        );
+        Ok(())
+    }
+
+    /// What the kernel's tasks wait for that wait uninterruptibly: the stacks of those that hang.
+    ///
+    /// # Errors
+    /// The guest did not give them.
+    pub fn blocked_tasks(&self) -> Result<String> {
+        let mark = self.dmesg(0)?.last().map_or(0, |last| last.seq + 1);
+        let path = "/proc/sysrq-trigger".to_owned();
+        let text = "w".to_owned();
+        self.call::<()>(Command::Write { path, text })?;
+        let stacks = self.dmesg(mark)?;
+        Ok(stacks
+            .iter()
+            .map(|line| format!("{}\n", line.text))
+            .collect())
+    }
+
     /// What QEMU's own display shows.
     ///
     /// # Errors

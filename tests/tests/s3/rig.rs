@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use guest_agent::protocol::{Command, RunReport, SleepReport, Target};
+use anyhow::{Context, Result, bail, ensure};
+use guest_agent::protocol::{Command, LoadReport, RunReport, SleepReport, Target};
 use tests::daemon::Daemon;
 use tests::guest::{Guest, Wake};
 use tests::image::Image;
@@ -146,18 +146,28 @@ impl Rig {
         let before = self.server.counter("commands")?;
         let deadline = Instant::now() + PROGRESS_LIMIT;
         while self.server.counter("commands")? < before + count {
-            ensure!(
-                Instant::now() < deadline,
-                "no progress: {} commands, {}",
-                self.server.counter("commands")? - before,
-                self.server.status()?
-            );
+            if Instant::now() > deadline {
+                let got = self.server.counter("commands")? - before;
+                bail!("no progress: {got} commands, {}", self.why_no_progress()?);
+            }
             // A round trip through the guest paces the loop: it cannot starve the guest it waits for.
             self.guest.call::<String>(Command::Read {
                 path: "/proc/uptime".to_owned(),
             })?;
         }
         Ok(())
+    }
+
+    /// What the server, the guest's kernel and the load itself have to say.
+    fn why_no_progress(&self) -> Result<String> {
+        let status = self.server.status()?;
+        let blocked = self.guest.blocked_tasks()?;
+        let complaints = self.guest.must_have_no_gpu_complaint(0);
+        // Last: a load that hangs is one that cannot be stopped either.
+        let load = self.guest.call::<LoadReport>(Command::LoadStop);
+        Ok(format!(
+            "{status}\nblocked in the guest:\n{blocked}\n{complaints:?}\n{load:?}"
+        ))
     }
 
     fn resets(&self) -> Result<Resets> {

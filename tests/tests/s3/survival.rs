@@ -73,23 +73,17 @@ fn five_sleeps(name: &str, kernel: Kernel, options: &[&str]) -> Result<()> {
 }
 
 fn eight_loaded_sleeps(name: &str, kernel: Kernel, options: &[&str]) -> Result<()> {
-    loaded_sleeps(name, kernel, options, |machine| machine)
+    loaded_sleeps(name, kernel, options, 1)
 }
 
 /// A driver that runs on one CPU while the other one puts its device to sleep.
 #[test]
 fn the_display_of_a_guest_with_two_cpus_survives_eight_sleeps_under_a_drawing_load() -> Result<()> {
-    loaded_sleeps("load-smp", Kernel::V7, &SOFT_RESET, |machine| {
-        machine.with_cpus(2)
-    })
+    loaded_sleeps("load-smp", Kernel::V7, &SOFT_RESET, 2)
 }
 
-fn loaded_sleeps(
-    name: &str,
-    kernel: Kernel,
-    options: &[&str],
-    adapt: impl FnOnce(Machine) -> Machine,
-) -> Result<()> {
+fn loaded_sleeps(name: &str, kernel: Kernel, options: &[&str], cpus: u8) -> Result<()> {
+    let adapt = |machine: Machine| machine.with_cpus(cpus);
     let Some(rig) = Rig::start_machine(name, kernel, options, adapt)? else {
         return Ok(());
     };
@@ -97,6 +91,9 @@ fn loaded_sleeps(
         rig.guest.call::<()>(Command::LoadStart { target })?;
         for cycle in 1..=4 {
             rig.guest.sleep(Wake::Host, || Ok(()))?;
+            rig.guest
+                .must_have_cpus(cpus)
+                .with_context(|| format!("{target:?}, sleep {cycle}"))?;
             // A driver that waits for ring space for ever still completes what was in the ring.
             rig.wait_for_commands(12)
                 .with_context(|| format!("{target:?}, sleep {cycle}"))?;
