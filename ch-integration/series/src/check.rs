@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
-use crate::message::{MessageFault, lint};
+use crate::message::{MessageFault, lint, names_home};
 use crate::names::{PartName, RepoPath};
 use crate::patch::{Entry, Patch};
 use crate::store::{Series, Store, StoreError, Stored};
@@ -52,6 +52,16 @@ pub enum CheckFault {
         patch: String,
         /// The file.
         path: RepoPath,
+    },
+    /// A line that was written for one machine.
+    #[error("{patch}: {path}, line {line}, has a path of somebody's machine")]
+    MachinePath {
+        /// Which.
+        patch: String,
+        /// The file.
+        path: RepoPath,
+        /// The line, in the file as the patch leaves it.
+        line: usize,
     },
     /// A cover letter needs a subject, an empty line and a text, all in ASCII and not too wide.
     #[error("{part}/cover.txt, line {line}: {rule}")]
@@ -100,6 +110,15 @@ pub fn patch_faults(name: &str, patch: &Patch) -> Vec<CheckFault> {
                 patch: name.to_owned(),
                 path: file.path.clone(),
             });
+        }
+        for (line, text) in file.script.numbered() {
+            if names_home(text) {
+                faults.push(CheckFault::MachinePath {
+                    patch: name.to_owned(),
+                    path: file.path.clone(),
+                    line,
+                });
+            }
         }
     }
     faults
@@ -152,6 +171,9 @@ fn cover(part: &PartName, text: &str) -> Vec<CheckFault> {
     for (line, text) in (1..).zip(lines) {
         if !text.is_ascii() {
             fault(line, "expected ASCII, which needs no encoding in a mail");
+        }
+        if names_home(text) {
+            fault(line, "expected no path of somebody's machine");
         }
         if text.chars().count() > COLUMNS && !text.starts_with(' ') && !text.contains("://") {
             fault(line, "expected at most 72 columns");

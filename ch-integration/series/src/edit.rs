@@ -260,6 +260,25 @@ impl EditScript {
         self.blocks().flatten().map(String::as_str)
     }
 
+    /// The lines that it adds, each with its number in the result.
+    #[must_use]
+    pub fn numbered(&self) -> Vec<(usize, &str)> {
+        let (mut added, mut removed) = (0_usize, 0_usize);
+        let mut numbered = Vec::new();
+        for command in &self.commands {
+            match command {
+                Command::Delete { count, .. } => removed = removed.saturating_add(*count),
+                Command::Append { after, lines } => {
+                    let before = after.saturating_add(added).saturating_sub(removed);
+                    let numbers = before.saturating_add(1)..;
+                    numbered.extend(numbers.zip(lines.iter().map(String::as_str)));
+                    added = added.saturating_add(lines.len());
+                }
+            }
+        }
+        numbered
+    }
+
     /// The lines that it adds, together where they stand together.
     pub fn blocks(&self) -> impl Iterator<Item = &[String]> {
         self.commands.iter().filter_map(|command| match command {

@@ -6,6 +6,8 @@ use thiserror::Error;
 
 /// The widest title and body line, in characters.
 const COLUMNS: usize = 72;
+/// The folders at the root of a file system that hold what is somebody's own.
+const HOMES: [&str; 3] = ["home", "root", "Users"];
 
 /// What is wrong with a message.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -142,13 +144,25 @@ fn lint_body(body: &str, faults: &mut Vec<MessageFault>) {
         if text.split_whitespace().any(is_address) {
             faults.push(MessageFault::Address { line });
         }
-        if ["/home/", "/root/", "/Users/"]
-            .iter()
-            .any(|place| text.contains(place))
-        {
+        if names_home(text) {
             faults.push(MessageFault::MachinePath { line });
         }
     }
+}
+
+/// Whether a text has an absolute path into somebody's home.
+pub(crate) fn names_home(text: &str) -> bool {
+    let segments: Vec<&str> = text.split('/').collect();
+    segments.windows(3).any(|segments| match *segments {
+        [before, first, _] => {
+            // Otherwise it goes on from a folder, a host or a variable that stands before it.
+            let absolute = !before.ends_with(|c: char| {
+                c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '~' | '}' | ')')
+            });
+            absolute && HOMES.contains(&first)
+        }
+        _ => false,
+    })
 }
 
 /// Quoted text and links are not wrapped.
@@ -223,10 +237,45 @@ mod tests {
             lint("vmm: Do", "Ask <somebody@example.com>."),
             [MessageFault::Address { line: 1 }]
         );
+        let seen = format!("Why.\nSeen in {}.", absolute(&["home", "somebody"]));
         assert_eq!(
-            lint("vmm: Do", "Seen in /home/somebody."),
-            [MessageFault::MachinePath { line: 1 }]
+            lint("vmm: Do", &seen),
+            [MessageFault::MachinePath { line: 2 }]
         );
+    }
+
+    /// The path of these names, which stands nowhere in this repository.
+    fn absolute(names: &[&str]) -> String {
+        names.iter().flat_map(|name| ["/", name]).collect()
+    }
+
+    #[test]
+    fn only_a_path_from_the_root_into_a_home_is_somebodys() {
+        for home in HOMES {
+            let path = absolute(&[home, "somebody", "notes.txt"]);
+            for (before, told) in [
+                ("", true),
+                ("see (", true),
+                ("PATH=", true),
+                ("a:", true),
+                ("\"", true),
+                ("file://", true),
+                ("https://example.com", false),
+                ("src", false),
+                ("..", false),
+                ("~", false),
+                ("$BASE", false),
+                ("${BASE}", false),
+            ] {
+                let text = format!("{before}{path}");
+                assert_eq!(names_home(&text), told, "{text}");
+            }
+            assert!(!names_home(&absolute(&[home])), "{home}");
+        }
+        assert!(!names_home(&absolute(&["var", "home", "x"])));
+        assert!(!names_home(&absolute(&["homes", "x"])));
+        let both = [absolute(&["tmp", "x"]), absolute(&["root", "x"])].join(" ");
+        assert!(names_home(&both));
     }
 
     #[test]

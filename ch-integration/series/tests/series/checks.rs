@@ -83,6 +83,31 @@ fn a_message_that_was_changed_by_hand_is_checked() {
     assert!(faults.contains("is a trailer"), "{faults}");
 }
 
+/// A path into a home, which stands nowhere in this repository.
+fn somebodys_path() -> String {
+    ["", "home", "somebody", "notes"].join("/")
+}
+
+#[test]
+fn a_path_of_somebodys_machine_is_told_with_its_patch_file_and_line() {
+    let text = format!("\ntwo\nsee {}\n", somebodys_path());
+    let faults = faults_with("a2 1\ntwo\n", &format!("a2 2{text}"));
+    assert_eq!(
+        faults,
+        format!("{FIRST}: a, line 3, has a path of somebody's machine")
+    );
+}
+
+#[test]
+fn a_path_of_somebodys_machine_is_told_in_a_cover_letter_too() {
+    let folder = in_form();
+    folder.write("part/cover.txt", &format!("{COVER}{}\n", somebodys_path()));
+    assert_eq!(
+        faults(&folder),
+        ["part/cover.txt, line 4: expected no path of somebody's machine"]
+    );
+}
+
 #[test]
 fn patches_are_named_after_their_place_and_title() {
     let faults = faults_with(

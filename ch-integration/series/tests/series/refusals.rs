@@ -301,6 +301,16 @@ fn the_path_of_the_checkout_does_not_get_into_a_patch() {
 }
 
 #[test]
+fn a_path_into_a_home_does_not_get_into_a_patch() {
+    let home = ["", "home", "somebody", "src"].join("/");
+    let error = refused(&[("a", b"1\n2\n3\n")], GOOD, |repo| {
+        repo.write("a", format!("new\n2\n{home}\n3\n").as_bytes());
+    });
+    let told = "a, line 3, has a path of somebody's machine";
+    assert!(error.to_string().contains(told), "{error}");
+}
+
+#[test]
 fn a_component_must_be_one_that_the_checkout_lists() {
     let list = "scripts/gitlint/rules/TitleStartsWithComponent.py";
     let base: &[(&str, &[u8])] = &[("a", b"1\n"), (list, b"known = ('misc', 'vmm')\n")];
