@@ -68,6 +68,7 @@ mod error;
 mod fence;
 mod geometry;
 mod host_visible;
+mod large_pages;
 mod limits;
 mod memory;
 mod pixel;

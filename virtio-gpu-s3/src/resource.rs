@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::backing::Backing;
 use crate::error::GuestError;
 use crate::geometry::Rect;
+use crate::large_pages::zeros;
 use crate::pixel::{BYTES_PER_PIXEL, Frame, PixelFormat, row_bytes};
 use crate::protocol::BLOB_MEM_GUEST;
 use crate::renderer::{BlobParams, Resource3d};
@@ -64,7 +65,7 @@ impl Pixels {
             format,
             width,
             height,
-            bytes: vec![0; bytes],
+            bytes: zeros(bytes),
         }
     }
 

@@ -39,6 +39,29 @@ impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
         }
     }
 
+    /// `len` bytes from `position` on, if they are in one segment and in the region of the last copy.
+    /// Asks for the first of them.
+    #[inline]
+    pub(super) fn locate(&self, position: u64, len: usize) -> Option<VolatileSlice<'a, MS<'a, M>>> {
+        let segments = &self.backing.segments;
+        let segment = segments.get(self.backing.index.find(segments, position)?)?;
+        let into = position.saturating_sub(segment.offset);
+        if segment.len.saturating_sub(into) < len as u64 {
+            return None;
+        }
+        let memory = self.of_region(segment.address.saturating_add(into), len)?;
+        prefetch(&memory, 0, 1);
+        Some(memory)
+    }
+
+    /// Finds the region of `position` before anything is copied, for [`locate`](Self::locate).
+    pub(super) fn aim(&mut self, position: u64) -> Result<(), GuestError> {
+        self.seek(position)?;
+        let into = position.saturating_sub(self.segment.offset);
+        let address = self.segment.address.saturating_add(into);
+        self.region_of(address).map(drop)
+    }
+
     /// Copies from `position` on until `target` is full.
     #[inline]
     pub(super) fn read(
@@ -122,25 +145,28 @@ impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
         Ok(())
     }
 
+    /// The memory from `address` to the end of its region, which is remembered.
+    fn region_of(&mut self, address: u64) -> Result<VolatileSlice<'a, MS<'a, M>>, GuestError> {
+        let no_memory = GuestError::Memory { address, length: 1 };
+        let region = self.mem.find_region(GuestAddress(address));
+        let region = region.ok_or_else(|| no_memory.clone())?;
+        let slice = region.as_volatile_slice().map_err(|_| no_memory.clone())?;
+        self.region_start = region.start_addr().raw_value();
+        let start = address.saturating_sub(self.region_start);
+        let memory = usize::try_from(start)
+            .ok()
+            .and_then(|start| slice.offset(start).ok())
+            .ok_or(no_memory)?;
+        self.region = Some(slice);
+        Ok(memory)
+    }
+
     /// A range that was memory when it was attached may have been unplugged since, or may span
     /// two regions.
     #[cold]
     fn copy_slowly(&mut self, mut address: u64, mut target: &mut [u8]) -> Result<(), GuestError> {
         while !target.is_empty() {
-            let no_memory = GuestError::Memory {
-                address,
-                length: target.len() as u64,
-            };
-            let region = self.mem.find_region(GuestAddress(address));
-            let region = region.ok_or_else(|| no_memory.clone())?;
-            let slice = region.as_volatile_slice().map_err(|_| no_memory.clone())?;
-            self.region_start = region.start_addr().raw_value();
-            let start = address.saturating_sub(self.region_start);
-            let source = usize::try_from(start)
-                .ok()
-                .and_then(|start| slice.offset(start).ok())
-                .ok_or(no_memory)?;
-            self.region = Some(slice);
+            let source = self.region_of(address)?;
             let length = source.len().min(target.len());
             let (head, tail) = target.split_at_mut(length);
             source.copy_to(head);
