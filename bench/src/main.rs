@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use crate::contender::{Entrant, Kind, Programs, start_all};
 use crate::cores::Cores;
@@ -44,6 +44,10 @@ struct Options {
     /// A few rounds only: shows that everything works, not how fast
     #[arg(long)]
     quick: bool,
+
+    /// Measure this only
+    #[arg(long, value_enum, conflicts_with = "update")]
+    only: Option<Part>,
 
     /// A QEMU to compare with
     #[arg(long, value_name = "PROGRAM")]
@@ -68,6 +72,16 @@ struct Options {
     /// Fail if a device that is named here, or one of ours, did not run
     #[arg(long)]
     strict: bool,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Frames,
+    Damage,
+    Commands,
+    Rendering,
+    Sleep,
 }
 
 impl Options {
@@ -113,7 +127,7 @@ fn run(options: &Options) -> Result<()> {
     let load = machine::load()?;
     let mut ram = Ram::new()?;
     let mut entrants = start_all(&mut ram, &options.programs()?, cores)?;
-    let measured = measure_all(&ram, &mut entrants, options.effort());
+    let measured = measure_all(&ram, &mut entrants, options.effort(), options.only);
     // Mesa's exit handlers crash a process whose renderer is still going.
     drop(entrants);
     machine::wait_for_threads()?;
@@ -162,24 +176,37 @@ fn conditions(options: &Options, cores: Option<Cores>, load: f64) -> Result<Stri
     Ok(text)
 }
 
-fn measure_all(ram: &Ram, entrants: &mut [Entrant], effort: Effort) -> Result<Vec<Table>> {
-    let say = |what: &str| eprintln!("measuring {what}");
+fn measure_all(
+    ram: &Ram,
+    entrants: &mut [Entrant],
+    effort: Effort,
+    only: Option<Part>,
+) -> Result<Vec<Table>> {
     let mut tables = Vec::new();
-    for layout in [Layout::Contiguous, Layout::Pages] {
-        say("frames");
-        tables.push(measure::frames(ram, entrants, effort, layout)?);
+    for part in Part::value_variants() {
+        if only.is_some_and(|only| only != *part) {
+            continue;
+        }
+        eprintln!("measuring {part:?}");
+        match part {
+            Part::Frames => {
+                for layout in [Layout::Contiguous, Layout::Pages] {
+                    tables.push(measure::frames(ram, entrants, effort, layout)?);
+                }
+            }
+            Part::Damage => {
+                for damage in measure::Damage::ALL {
+                    tables.push(measure::rects(ram, entrants, effort, damage)?);
+                }
+            }
+            Part::Commands => {
+                tables.push(measure::round_trips(entrants, effort));
+                tables.push(measure::batched(entrants, effort));
+            }
+            Part::Rendering => tables.push(measure::submit(entrants, effort)?),
+            Part::Sleep => tables.push(measure::sleep(entrants, effort)?),
+        }
     }
-    for frames in [1, 8] {
-        say("damage");
-        tables.push(measure::rects(ram, entrants, effort, frames)?);
-    }
-    say("commands");
-    tables.push(measure::round_trips(entrants, effort));
-    tables.push(measure::batched(entrants, effort));
-    say("3D");
-    tables.push(measure::submit(entrants, effort)?);
-    say("sleep");
-    tables.push(measure::sleep(entrants, effort)?);
     Ok(tables)
 }
 

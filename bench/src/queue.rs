@@ -29,6 +29,8 @@ const ANSWER: u32 = 512;
 const OK_NODATA: u32 = 0x1100;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
+/// VIRTQ_USED_F_NO_NOTIFY.
+const NO_NOTIFY: u16 = 1;
 
 /// How a driver tells its device that there is something to do.
 pub(crate) trait Doorbell {
@@ -82,6 +84,8 @@ pub(crate) struct ControlQueue {
     area: Area,
     event_idx: bool,
     published: u16,
+    /// Where each slot's request is and how long it is, as its descriptor says.
+    offered: [(u64, u32); SLOTS as usize],
     doorbell: Rc<RefCell<dyn Doorbell>>,
 }
 
@@ -94,6 +98,7 @@ impl ControlQueue {
         doorbell: Rc<RefCell<dyn Doorbell>>,
     ) -> Result<Self> {
         let queue = Self {
+            offered: [(0, 0); SLOTS as usize],
             memory: ram.memory().clone(),
             area,
             event_idx,
@@ -120,15 +125,21 @@ impl ControlQueue {
         }
         let count = u16::try_from(requests.len())?;
         ensure!(count <= SLOTS, "too many requests at once");
-        self.published = self.published.wrapping_add(count);
+        let before = self.published;
+        self.published = before.wrapping_add(count);
         self.suppress_interrupts()?;
         let index = GuestAddress(self.area.avail + 2);
         self.memory
             .store(self.published, index, Ordering::Release)?;
         fence(Ordering::SeqCst);
-        self.doorbell.borrow_mut().ring()?;
+        let ring = self.must_ring(before)?;
+        if ring {
+            self.doorbell.borrow_mut().ring()?;
+        }
         self.wait()?;
-        self.doorbell.borrow_mut().settle()?;
+        if ring {
+            self.doorbell.borrow_mut().settle()?;
+        }
         for slot in 0..count {
             let answer = GuestAddress(self.area.answer(slot));
             let type_: u32 = self.memory.read_obj(answer)?;
@@ -137,7 +148,23 @@ impl ControlQueue {
         Ok(())
     }
 
-    fn offer(&self, slot: u16, request: &[u8]) -> Result<()> {
+    /// Whether the device asks for a doorbell (VIRTIO 1.4 §2.7.10), which one that looks at the ring anyway does not.
+    fn must_ring(&self, before: u16) -> Result<bool> {
+        if self.event_idx {
+            let avail_event = self.area.used + 4 + u64::from(self.area.size) * 8;
+            let asked: u16 = self
+                .memory
+                .load(GuestAddress(avail_event), Ordering::Relaxed)?;
+            let since = |index: u16| self.published.wrapping_sub(index);
+            return Ok(since(asked).wrapping_sub(1) < since(before));
+        }
+        let flags: u16 = self
+            .memory
+            .load(GuestAddress(self.area.used), Ordering::Relaxed)?;
+        Ok(flags & NO_NOTIFY == 0)
+    }
+
+    fn offer(&mut self, slot: u16, request: &[u8]) -> Result<()> {
         let bytes = u64::try_from(request.len())?;
         let at = if bytes <= SLOT {
             self.area.request(slot)
@@ -150,7 +177,13 @@ impl ControlQueue {
         let answer = self.area.answer(slot);
         self.memory.write_obj(0_u32, GuestAddress(answer))?;
         let length = u32::try_from(request.len())?;
-        self.descriptor(slot * 2, at, length, NEXT, slot * 2 + 1)?;
+        let slot_index = usize::from(slot);
+        if self.offered.get(slot_index) != Some(&(at, length)) {
+            self.descriptor(slot * 2, at, length, NEXT, slot * 2 + 1)?;
+            if let Some(offered) = self.offered.get_mut(slot_index) {
+                *offered = (at, length);
+            }
+        }
         let place = self.published.wrapping_add(slot) % self.area.size;
         let entry = GuestAddress(self.area.avail + 4 + u64::from(place) * 2);
         self.memory.write_obj(slot * 2, entry)?;

@@ -6,18 +6,18 @@
 use std::fs::File;
 use std::io::Error as IoError;
 use std::mem;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{debug, warn};
 use thiserror::Error;
-use virtio_gpu_s3::{ConfigError as GpuConfigError, Gpu, Image};
+use virtio_gpu_s3::{ConfigError as GpuConfigError, Gpu, HOST_VISIBLE_SHM_ID, Image};
 use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{
-    ConfigError as FunctionConfigError, Effect, Effects, FunctionConfig, Identity, TransportConfig,
-    VectorOwner, VirtioPciFunction,
+    BarLayout, ConfigError as FunctionConfigError, Effect, Effects, FunctionConfig, Identity,
+    SharedMemoryRegion, TransportConfig, VectorOwner, VirtioPciFunction,
 };
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
@@ -33,6 +33,7 @@ use crate::screenshot::ScreenshotError;
 use crate::shared::{Shared, State};
 use crate::status::{Sleep, SleepChange, Status};
 use crate::wakeup::Wakeup;
+use crate::window::{Errand, Window};
 use crate::worker::{Worker, bit};
 
 /// Guest memory, replaced whole when the VMM maps or unmaps.
@@ -68,6 +69,9 @@ pub enum DeviceError {
     /// The worker's thread.
     #[error("Cannot start the device's thread")]
     Thread(#[source] IoError),
+    /// The thread ended before the device was there.
+    #[error("The device's thread ended while it started")]
+    Ended,
 }
 
 /// A virtio-gpu that a VMM can drive: accesses go in, interrupts come out through eventfds.
@@ -78,6 +82,8 @@ pub struct GpuDevice {
     /// The one strong reference: the worker ends when it is gone, and the renderer with it.
     requests: Arc<Requests<Shared>>,
     memory: Memory,
+    /// The shared memory that the guest sees, if any.
+    window: Option<Window>,
 }
 
 impl GpuDevice {
@@ -88,32 +94,42 @@ impl GpuDevice {
     pub fn new(options: &DeviceOptions) -> Result<Self, DeviceError> {
         let (requests, inbox) = Inbox::new();
         let requests = Arc::new(requests);
-        let wakeup = Arc::new(Wakeup::default());
-        let renderer = new_renderer_in(&options.renderer, options.gpu.backend, &wakeup, &requests)?;
-        let (gpu, max_request) = new_gpu(&options.gpu, renderer)?;
-        let function = VirtioPciFunction::new(function_config(options, &gpu))
-            .map_err(DeviceError::Function)?;
-        let shared = Arc::new(Shared::new(function));
         let memory = Memory::new(GuestMemoryMmap::new());
         let doorbells = Arc::new(Doorbells::default());
-        let worker = Worker::new(
-            gpu,
-            max_request,
-            shared.clone(),
-            doorbells.clone(),
-            inbox,
-            wakeup,
-        )
-        .with_memory(memory.clone());
+        let window = options.gpu.hostmem.map(Window::new);
+        let (reply, started) = sync_channel(1);
+        let start = Start {
+            options: options.clone(),
+            window: window.clone(),
+            requests: Arc::downgrade(&requests),
+            wakeup: Arc::new(Wakeup::default()),
+        };
+        let (served, rung) = (memory.clone(), doorbells.clone());
+        let body = move || {
+            let wakeup = start.wakeup.clone();
+            let (told, run) = match start.make() {
+                Ok((shared, gpu, max_request)) => {
+                    (Ok(shared.clone()), Some((shared, gpu, max_request)))
+                }
+                Err(error) => (Err(error), None),
+            };
+            let Some((shared, gpu, max_request)) = reply.send(told).ok().and(run) else {
+                return;
+            };
+            let worker = Worker::new(gpu, max_request, shared, rung, inbox, wakeup);
+            worker.with_memory(served).run();
+        };
         thread::Builder::new()
             .name("gpu".into())
-            .spawn(move || worker.run())
+            .spawn(body)
             .map_err(DeviceError::Thread)?;
+        let shared = started.recv().map_err(|_| DeviceError::Ended)??;
         Ok(Self {
             shared,
             doorbells,
             requests,
             memory,
+            window,
         })
     }
 
@@ -134,12 +150,22 @@ impl GpuDevice {
 
     /// Reads a BAR.
     pub fn read_bar(&self, bar: u8, offset: u64, data: &mut [u8]) {
-        self.access(|function| function.read_bar(bar, offset, data));
+        match &self.window {
+            Some(window) if bar == BarLayout::SHARED_MEMORY => {
+                window.read(offset, data, |errand, part| self.read_blob(errand, part));
+            }
+            _ => self.access(|function| function.read_bar(bar, offset, data)),
+        }
     }
 
     /// Writes a BAR.
     pub fn write_bar(&self, bar: u8, offset: u64, data: &[u8]) {
-        self.access(|function| function.write_bar(bar, offset, data));
+        match &self.window {
+            Some(window) if bar == BarLayout::SHARED_MEMORY => {
+                window.write(offset, data, |errand, part| self.write_blob(errand, part));
+            }
+            _ => self.access(|function| function.write_bar(bar, offset, data)),
+        }
     }
 
     /// The VMM reset the function. Returns once that is done.
@@ -226,6 +252,49 @@ impl GpuDevice {
             .recv_timeout(PATIENCE)
             .map_err(|_| ScreenshotError::Stopped)?;
         image.ok_or(ScreenshotError::NoScanout { scanout })
+    }
+
+    /// What cannot be read reads 0, as a BAR does.
+    fn read_blob(&self, errand: Errand, target: &mut [u8]) {
+        let length = target.len();
+        let bytes = self.run(move |gpu| {
+            let mut bytes = vec![0; length];
+            let Errand {
+                resource_id,
+                offset,
+            } = errand;
+            let read = gpu.read_mapped(resource_id, offset, &mut bytes);
+            read.map(|()| bytes)
+        });
+        if let Some(Ok(bytes)) = bytes {
+            target.copy_from_slice(&bytes);
+        }
+    }
+
+    /// Waits for it, as the doorbell that comes next may tell the renderer to look.
+    fn write_blob(&self, errand: Errand, source: &[u8]) {
+        let source = source.to_vec();
+        let written = self.run(move |gpu| {
+            let Errand {
+                resource_id,
+                offset,
+            } = errand;
+            gpu.write_mapped(resource_id, offset, &source)
+        });
+        if let Some(Err(error)) = written {
+            debug!("A write to a blob is lost: {error}");
+        }
+    }
+
+    fn run<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut Gpu) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, done) = sync_channel(1);
+        // Whoever asked may have given up.
+        let errand = move |gpu: &mut Gpu| drop(reply.send(errand(gpu)));
+        self.send(Request::Ask(Question::Gpu(Box::new(errand))));
+        done.recv_timeout(PATIENCE).ok()
     }
 
     fn access(&self, change: impl FnOnce(&mut VirtioPciFunction) -> Effects) {
@@ -375,12 +444,52 @@ impl Controlled for GpuDevice {
     }
 }
 
+/// What the worker's thread makes itself: a renderer may be usable on the thread only that made it.
+struct Start {
+    options: DeviceOptions,
+    window: Option<Window>,
+    requests: Weak<Requests<Shared>>,
+    wakeup: Arc<Wakeup>,
+}
+
+impl Start {
+    /// The function, the GPU, and the longest request that this needs to see.
+    fn make(self) -> Result<(Arc<Shared>, Gpu, usize), DeviceError> {
+        let Self {
+            options,
+            window,
+            requests,
+            wakeup,
+        } = self;
+        // Who starts the device waits for this.
+        let requests = requests.upgrade().ok_or(DeviceError::Ended)?;
+        let renderer = new_renderer_in(&options.renderer, &options.gpu, &wakeup, &requests)?;
+        let (gpu, max_request) = new_gpu(&options.gpu, renderer)?;
+        let gpu = match window {
+            Some(window) => gpu.with_host_visible(Box::new(window)),
+            None => gpu,
+        };
+        let config = function_config(&options, &gpu);
+        let function = VirtioPciFunction::new(config).map_err(DeviceError::Function)?;
+        Ok((Arc::new(Shared::new(function)), gpu, max_request))
+    }
+}
+
 /// VIRTIO 1.4 §5.7: the GPU's device type.
 const DEVICE_TYPE_GPU: u16 = 16;
 /// Base class 03h, display controller; sub-class 80h, other: there is no VGA behind it.
 const CLASS_DISPLAY_OTHER: [u8; 3] = [0x00, 0x80, 0x03];
 /// VIRTIO_GPU_F_CONTEXT_INIT requires VIRTIO_GPU_F_VIRGL (VIRTIO 1.4 §5.7.3).
 const GPU_FEATURE_DEPENDENCIES: [(u32, u32); 1] = [(4, 0)];
+
+fn shared_memory(hostmem: Option<u64>) -> Vec<SharedMemoryRegion> {
+    let region = |length| SharedMemoryRegion {
+        id: HOST_VISIBLE_SHM_ID,
+        offset: 0,
+        length,
+    };
+    hostmem.map(region).into_iter().collect()
+}
 
 fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
     FunctionConfig {
@@ -400,7 +509,7 @@ fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
             subsystem_id: DEVICE_TYPE_GPU,
             interrupt_pin: false,
         },
-        shared_memory: Vec::new(),
+        shared_memory: shared_memory(options.gpu.hostmem),
         vector_owner: VectorOwner::Vmm,
         power_management: true,
     }

@@ -7,7 +7,8 @@
 //! serves the queues, interrupts, events. [`vfio`] offers that as a vfio-user PCI device, to Cloud Hypervisor's
 //! `--user-device` and QEMU's `vfio-user-pci`; [`control`] is the socket through which a person looks at it. Both come
 //! with the feature `server`; a VMM that takes the device in process builds with `gpu` alone, and its ACPI code takes
-//! [`SleepRegister`] with no feature at all.
+//! [`SleepRegister`] with no feature at all. The feature `vm-memory-0_17` is for a VMM that locks vm-memory 0.17, and
+//! for no other: it is not additive, so `--all-features` must not be used.
 
 #[cfg(feature = "control")]
 pub mod control;
@@ -19,7 +20,9 @@ mod events;
 mod in_process;
 #[cfg(feature = "gpu")]
 mod interrupts;
-#[cfg(any(feature = "server", feature = "virgl"))]
+#[cfg(feature = "gpu")]
+mod linger;
+#[cfg(feature = "gpu")]
 mod memory_file;
 #[cfg(feature = "gpu")]
 mod model;
@@ -45,6 +48,8 @@ pub mod vfio;
 #[cfg(feature = "gpu")]
 mod wakeup;
 #[cfg(feature = "gpu")]
+mod window;
+#[cfg(feature = "gpu")]
 mod worker;
 
 #[cfg(feature = "gpu")]
@@ -53,8 +58,8 @@ pub use device::{DeviceError, GpuDevice, Memory, QUEUE_SIZES, VECTORS};
 pub use events::{Event, EventKind, EventLog};
 #[cfg(feature = "gpu")]
 pub use in_process::{
-    GpuActivation, GpuRequestError, GpuStart, GpuThread, GuestNotifier, InProcessGpu, LayoutOption,
-    StartGpuError, VmmGpuOption, queue_setup,
+    GpuActivation, GpuRequestError, GpuStart, GpuThread, GuestNotifier, HostWindow, InProcessGpu,
+    LayoutOption, StartGpuError, VmmGpuOption, queue_setup,
 };
 #[cfg(feature = "gpu")]
 pub use options::{
@@ -66,8 +71,8 @@ pub use sleep_register::{
     NotAsleep, SleepRegister, SleepRequest, SleepState, SleepStatus, SleepTypes,
 };
 #[cfg(feature = "gpu")]
-pub use status::Status;
+pub use status::{Counters, Scanout, State, Status};
 #[cfg(feature = "gpu")]
-pub use virtio_gpu_s3::{Image, saved_state::SavedGpu};
+pub use virtio_gpu_s3::{HOST_VISIBLE_SHM_ID, Image, saved_state::SavedGpu};
 #[cfg(feature = "gpu")]
 pub use virtio_pci_freeze::ActivationKind;

@@ -8,6 +8,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use virtio_gpu_s3::{Gpu, GpuConfig, NullDisplay, NullRenderer, Renderer};
+#[cfg(feature = "virgl")]
+use virtio_gpu_s3::{RutabagaConfig, RutabagaRenderer};
 use virtio_pci_freeze::spec::feature;
 
 use crate::device::DeviceError;
@@ -44,8 +46,9 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+/// A renderer for the thread that calls this, which is the one that the GPU lives on.
 pub(crate) fn new_renderer<F: Frontend>(
-    backend: Backend,
+    option: &GpuOption,
     #[cfg_attr(
         not(feature = "virgl"),
         expect(unused_variables, reason = "2D has no fences")
@@ -57,14 +60,18 @@ pub(crate) fn new_renderer<F: Frontend>(
     )]
     requests: &Arc<Requests<F>>,
 ) -> Result<Box<dyn Renderer>, DeviceError> {
-    match backend {
+    match option.backend {
         Backend::TwoD => Ok(Box::new(NullRenderer::default())),
         #[cfg(feature = "virgl")]
         Backend::Virgl => {
-            let config = virtio_gpu_s3::RutabagaConfig::default();
-            virtio_gpu_s3::RutabagaRenderer::new(&config, wake(wakeup, requests))
-                .map(|renderer| Box::new(renderer) as Box<dyn Renderer>)
-                .map_err(DeviceError::Renderer)
+            let config = virtio_gpu_s3::RutabagaConfig {
+                venus: option.venus,
+                ..RutabagaConfig::default()
+            };
+            let renderer = RutabagaRenderer::on_this_thread(&config, wake(wakeup, requests));
+            let mut renderer = renderer.map_err(DeviceError::Renderer)?;
+            renderer.watch().map_err(DeviceError::Renderer)?;
+            Ok(Box::new(renderer))
         }
     }
 }
@@ -72,18 +79,20 @@ pub(crate) fn new_renderer<F: Frontend>(
 /// A renderer where `place` says; what has no C library has no place.
 pub(crate) fn new_renderer_in<F: Frontend>(
     place: &RendererPlace,
-    backend: Backend,
+    option: &GpuOption,
     wakeup: &Arc<Wakeup>,
     requests: &Arc<Requests<F>>,
 ) -> Result<Box<dyn Renderer>, DeviceError> {
-    match (place, backend) {
+    match (place, option.backend) {
         #[cfg(feature = "virgl")]
         (RendererPlace::Process(program), Backend::Virgl) => {
-            RemoteRenderer::new(program.clone(), wake(wakeup, requests))
+            let mut program = program.clone();
+            program.venus = option.venus;
+            RemoteRenderer::new(program, wake(wakeup, requests))
                 .map(|renderer| Box::new(renderer) as Box<dyn Renderer>)
                 .map_err(DeviceError::RendererProcess)
         }
-        (_, backend) => new_renderer(backend, wakeup, requests),
+        _ => new_renderer(option, wakeup, requests),
     }
 }
 

@@ -4,6 +4,7 @@
 //! The options of a GPU, as a person writes them.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ pub enum OptionError {
     },
     /// A key that a VMM does not have.
     #[error(
-        "unknown key '{key}'; the keys are backend, outputs, width, height, hostmem, freeze, layout, control, \
+        "unknown key '{key}'; the keys are backend, venus, outputs, width, height, hostmem, freeze, layout, control, \
          socket, id and pci_segment"
     )]
     UnknownVmmKey {
@@ -57,6 +58,15 @@ pub enum OptionError {
     /// The same, where it is not known which.
     #[error("nothing but 'socket' has an effect beside it: give the rest to the server")]
     WithSocket,
+    /// A key of 3D, without it.
+    #[error("'{key}' has no effect without backend=virgl")]
+    Needs3d {
+        /// The key.
+        key: &'static str,
+    },
+    /// Vulkan, and no room for its memory.
+    #[error("'venus=on' needs hostmem=SIZE: Vulkan's memory is the host's, and the guest maps it")]
+    VenusWithoutHostmem,
     /// No register to place.
     #[error("'layout' has no effect with freeze=off")]
     LayoutWithoutFreeze,
@@ -171,12 +181,16 @@ impl Default for OutputSize {
 pub struct GpuOption {
     /// What renders.
     pub backend: Backend,
+    /// Whether Vulkan is rendered beside OpenGL (virglrenderer's venus, capset 4).
+    #[serde(skip_serializing_if = "is_off")]
+    pub venus: bool,
     /// How many outputs, 1 to 16.
     pub outputs: u32,
     /// Preferred size of each.
     #[serde(flatten)]
     pub size: OutputSize,
-    /// Host memory that the guest may fill, in bytes; `None` for the device's default.
+    /// Size in bytes of the shared memory region in which the guest maps blobs of the host, a power of 2; `None`
+    /// for no region. It is room in the guest's address space, and takes no memory by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostmem: Option<u64>,
     /// Other limits than the device's own, by the names of [`Limits::TABLE`].
@@ -188,6 +202,7 @@ impl Default for GpuOption {
     fn default() -> Self {
         Self {
             backend: Backend::TwoD,
+            venus: false,
             outputs: 1,
             size: OutputSize::default(),
             hostmem: None,
@@ -197,7 +212,7 @@ impl Default for GpuOption {
 }
 
 impl GpuOption {
-    const KEYS: &str = "backend, outputs, width, height and hostmem";
+    const KEYS: &str = "backend, venus, outputs, width, height and hostmem";
 
     /// The device that this asks for.
     ///
@@ -207,9 +222,6 @@ impl GpuOption {
         let OutputSize { width, height } = self.size;
         let outputs = (0..self.outputs).map(|_| OutputConfig { width, height });
         let mut limits = Limits::default();
-        if let Some(hostmem) = self.hostmem {
-            limits = limits.with(HOSTMEM, hostmem)?;
-        }
         for (name, value) in &self.limits {
             limits = limits.with(name, *value)?;
         }
@@ -225,8 +237,16 @@ impl GpuOption {
         in_range("outputs", self.outputs.into(), MAX_OUTPUTS, OUTPUTS)?;
         in_range("width", width.into(), MAX_PIXELS, PIXELS)?;
         in_range("height", height.into(), MAX_PIXELS, PIXELS)?;
-        match self.hostmem {
-            Some(0) => Err(bad("hostmem", "0", BYTES)),
+        if let Some(bytes) = self.hostmem
+            && !is_hostmem(bytes)
+        {
+            return Err(bad("hostmem", &bytes.to_string(), HOSTMEM));
+        }
+        let renders = self.backend != Backend::TwoD;
+        match (self.hostmem, self.venus) {
+            (Some(_), _) if !renders => Err(OptionError::Needs3d { key: "hostmem" }),
+            (_, true) if !renders => Err(OptionError::Needs3d { key: "venus" }),
+            (None, true) => Err(OptionError::VenusWithoutHostmem),
             _ => Ok(()),
         }
     }
@@ -244,7 +264,15 @@ impl GpuOption {
             "outputs" => self.outputs = number("outputs", value, MAX_OUTPUTS, OUTPUTS)?,
             "width" => self.size.width = number("width", value, MAX_PIXELS, PIXELS)?,
             "height" => self.size.height = number("height", value, MAX_PIXELS, PIXELS)?,
-            "hostmem" => self.hostmem = Some(bytes("hostmem", value)?),
+            "hostmem" => {
+                let bytes = scaled(value).filter(|&bytes| is_hostmem(bytes));
+                self.hostmem = Some(bytes.ok_or_else(|| bad("hostmem", value, HOSTMEM))?);
+            }
+            "venus" => {
+                let switch: Result<Switch, String> = value.parse();
+                let switch = switch.map_err(|_| bad("venus", value, "on and off are"))?;
+                self.venus = switch.is_on();
+            }
             "freeze" | "layout" | "control" | "socket" | "id" | "pci_segment" => {
                 return Err(OptionError::VmmKey { key: key.into() });
             }
@@ -258,9 +286,9 @@ impl GpuOption {
         Ok(())
     }
 
-    /// The limits that are keys. That of host memory is `hostmem`.
+    /// The limits, each of which is a key.
     pub fn limits() -> impl Iterator<Item = &'static LimitInfo> {
-        Limits::TABLE.iter().filter(|info| info.name != HOSTMEM)
+        Limits::TABLE.iter()
     }
 }
 
@@ -272,6 +300,7 @@ impl FromStr for GpuOption {
         for (key, value) in pairs(text)? {
             option.set(key, value)?;
         }
+        option.check()?;
         Ok(option)
     }
 }
@@ -329,7 +358,20 @@ const MAX_OUTPUTS: u32 = 16;
 const OUTPUTS: &str = "1 to 16 are";
 const MAX_PIXELS: u32 = 32768;
 const PIXELS: &str = "a number of pixels from 1 to 32768 is";
-const BYTES: &str = "a number of bytes such as 256M is";
+/// The region is a BAR, so its size is a power of 2; a guest has no room for a larger one in its address space, and no
+/// use for a smaller.
+const HOSTMEM_SIZES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+const HOSTMEM: &str = "a power of 2 such as 256M, from 1M to 1024G, is";
+
+/// Whether a region can have this size.
+fn is_hostmem(bytes: u64) -> bool {
+    HOSTMEM_SIZES.contains(&bytes) && bytes.is_power_of_two()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_off(switch: &bool) -> bool {
+    !switch
+}
 
 /// KEY=VALUE, each key once.
 pub(crate) fn pairs(text: &str) -> Result<Vec<(&str, &str)>, OptionError> {
@@ -372,9 +414,6 @@ fn number(
     number.ok_or_else(|| bad(key, value, allowed))
 }
 
-/// The limit that `hostmem` sets.
-const HOSTMEM: &str = "max_host_bytes";
-
 fn limit(info: &'static LimitInfo, value: &str) -> Result<u64, OptionError> {
     let (least, most) = (info.least, info.most);
     let number = scaled(value).filter(|number| (least..=most).contains(number));
@@ -386,13 +425,7 @@ fn limit(info: &'static LimitInfo, value: &str) -> Result<u64, OptionError> {
     })
 }
 
-/// Bytes, with K, M or G for powers of 1024.
-fn bytes(key: &'static str, value: &str) -> Result<u64, OptionError> {
-    scaled(value)
-        .filter(|&bytes| bytes > 0)
-        .ok_or_else(|| bad(key, value, BYTES))
-}
-
+/// A number, with K, M or G for powers of 1024.
 fn scaled(value: &str) -> Option<u64> {
     let (digits, shift) = match value.chars().last() {
         Some('K' | 'k') => (&value[..value.len() - 1], 10),
@@ -418,7 +451,7 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let option: GpuOption = "backend=2d,outputs=2,width=640,height=480,hostmem=64M,max_contexts=5,max_submit_bytes=2M"
+        let option: GpuOption = "backend=2d,venus=off,outputs=2,width=640,height=480,max_contexts=5,max_submit_bytes=2M"
             .parse()
             .unwrap();
         let size = OutputSize {
@@ -427,9 +460,10 @@ mod tests {
         };
         let expected = GpuOption {
             backend: Backend::TwoD,
+            venus: false,
             outputs: 2,
             size,
-            hostmem: Some(64 << 20),
+            hostmem: None,
             limits: [
                 ("max_contexts".into(), 5),
                 ("max_submit_bytes".into(), 2 << 20),
@@ -446,7 +480,7 @@ mod tests {
             ("width", "'width' is not KEY=VALUE"),
             (
                 "depth=8",
-                "unknown key 'depth'; the keys are backend, outputs, width, height and hostmem, and limits",
+                "unknown key 'depth'; the keys are backend, venus, outputs, width, height and hostmem, and limits",
             ),
             (
                 "width=0",
@@ -455,12 +489,22 @@ mod tests {
             ("outputs=17", "'outputs=17' is not allowed; 1 to 16 are"),
             (
                 "hostmem=0",
-                "'hostmem=0' is not allowed; a number of bytes such as 256M is",
+                "'hostmem=0' is not allowed; a power of 2 such as 256M, from 1M to 1024G, is",
             ),
             (
                 "hostmem=99999999999G",
-                "'hostmem=99999999999G' is not allowed; a number of bytes such as 256M is",
+                "'hostmem=99999999999G' is not allowed; a power of 2 such as 256M, from 1M to 1024G, is",
             ),
+            (
+                "hostmem=3M",
+                "'hostmem=3M' is not allowed; a power of 2 such as 256M, from 1M to 1024G, is",
+            ),
+            (
+                "hostmem=64M",
+                "'hostmem' has no effect without backend=virgl",
+            ),
+            ("venus=on", "'venus' has no effect without backend=virgl"),
+            ("venus=yes", "'venus=yes' is not allowed; on and off are"),
             ("width=1,width=2", "'width' is given twice"),
             (
                 "max_resources=0",
@@ -472,7 +516,7 @@ mod tests {
             ),
             (
                 "socket=/x",
-                "'socket' belongs to a VMM's --gpu; here the keys are backend, outputs, width, height and hostmem",
+                "'socket' belongs to a VMM's --gpu; here the keys are backend, venus, outputs, width, height and hostmem",
             ),
         ] {
             let error = text.parse::<GpuOption>().unwrap_err();
@@ -494,7 +538,7 @@ mod tests {
 
     #[test]
     fn a_limit_reaches_the_device() {
-        let option: GpuOption = "max_resources=7,hostmem=1M".parse().unwrap();
+        let option: GpuOption = "max_resources=7,max_host_bytes=1M".parse().unwrap();
         let config = option.gpu_config().unwrap();
         assert_eq!(config.limits().max_resources, 7);
         assert_eq!(config.limits().max_host_bytes, 1 << 20);

@@ -7,13 +7,13 @@ use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::io::Error as IoError;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel};
 use std::time::Instant;
 
 use log::warn;
 use virtio_gpu_s3::saved_state::{SaveError, SavedGpu};
-use virtio_gpu_s3::{Image, Status as GpuStatus};
+use virtio_gpu_s3::{Gpu, Image, Status as GpuStatus};
 use virtio_pci_freeze::{ActivationKind, FreezeTicket, QueueSetup, ResetKind};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -75,13 +75,24 @@ pub(crate) enum Question {
         cursor: bool,
         reply: SyncSender<Option<Image>>,
     },
+    /// Something else that takes the GPU.
+    Gpu(Box<dyn FnOnce(&mut Gpu) + Send>),
 }
 
 /// The way of requests to the worker, which ends when this is dropped.
 pub(crate) struct Requests<F: Frontend> {
     /// `None` only while it is being dropped.
     sender: Option<Sender<Request<F>>>,
-    wake: Option<Arc<EventFd>>,
+    news: Arc<AtomicBool>,
+    bell: Option<Arc<Bell>>,
+}
+
+/// What wakes a worker that waits for doorbells too.
+#[derive(Debug)]
+struct Bell {
+    eventfd: EventFd,
+    /// A worker that is awake sees requests by itself.
+    asleep: AtomicBool,
 }
 
 impl<F: Frontend> Debug for Requests<F> {
@@ -96,13 +107,19 @@ impl<F: Frontend> Requests<F> {
         if let Some(sender) = &self.sender {
             drop(sender.send(request));
         }
+        self.news.store(true, Ordering::Release);
         self.wake();
     }
 
     fn wake(&self) {
-        // It fails only where 2^64 - 2 wakes are waiting already.
-        if let Some(wake) = &self.wake {
-            drop(wake.write(1));
+        let Some(bell) = &self.bell else {
+            return;
+        };
+        // Either this sees that the worker sleeps, or the worker sees the request before it does.
+        fence(Ordering::SeqCst);
+        if bell.asleep.load(Ordering::Relaxed) {
+            // It fails only where 2^64 - 2 wakes are waiting already.
+            drop(bell.eventfd.write(1));
         }
     }
 }
@@ -118,6 +135,8 @@ impl<F: Frontend> Drop for Requests<F> {
 /// The worker's end.
 pub(crate) struct Inbox<F: Frontend> {
     receiver: Receiver<Request<F>>,
+    /// Whether somebody asked since the last look that found nothing.
+    news: Arc<AtomicBool>,
     eventfds: Option<Eventfds>,
 }
 
@@ -134,12 +153,15 @@ impl<F: Frontend> Inbox<F> {
     /// A worker whose doorbells come as requests.
     pub(crate) fn new() -> (Requests<F>, Self) {
         let (sender, receiver) = channel();
+        let news = Arc::new(AtomicBool::new(false));
         let requests = Requests {
             sender: Some(sender),
-            wake: None,
+            news: news.clone(),
+            bell: None,
         };
         let inbox = Self {
             receiver,
+            news,
             eventfds: None,
         };
         (requests, inbox)
@@ -151,48 +173,59 @@ impl<F: Frontend> Inbox<F> {
     /// The system has no file descriptors left.
     pub(crate) fn with_eventfds() -> Result<(Requests<F>, Self), IoError> {
         let (mut requests, mut inbox) = Self::new();
-        let wake = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let bell = Arc::new(Bell {
+            eventfd: EventFd::new(EFD_NONBLOCK)?,
+            asleep: AtomicBool::new(false),
+        });
         let epoll = Epoll::new()?;
-        listen(&epoll, &wake, WAKE)?;
-        requests.wake = Some(wake.clone());
+        listen(&epoll, &bell.eventfd, WAKE)?;
+        requests.bell = Some(bell.clone());
         inbox.eventfds = Some(Eventfds {
             epoll,
-            wake,
+            bell,
             doorbells: Vec::new(),
         });
         Ok((requests, inbox))
     }
 
-    /// What comes next. A worker that is busy does not wait for it.
-    pub(crate) fn next(&mut self, busy: bool, doorbells: &Doorbells) -> Next<F> {
-        let Some(eventfds) = &self.eventfds else {
-            return self.next_request(busy);
-        };
-        if busy {
-            // Or a queue that is never empty would keep the others waiting.
-            eventfds.look(0, doorbells);
-        }
+    /// Whether somebody may have asked something: cheap enough to look again and again.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed)
+    }
+
+    /// What comes next. A worker that is `awake` does not wait for it.
+    pub(crate) fn next(&mut self, awake: bool, doorbells: &Doorbells) -> Next<F> {
+        // Before the look, so that who asks after it is seen.
+        self.news.store(false, Ordering::SeqCst);
         match self.receiver.try_recv() {
-            Ok(request) => Next::Request(request),
-            Err(TryRecvError::Disconnected) => Next::End,
-            Err(TryRecvError::Empty) => {
-                if !busy {
-                    eventfds.look(-1, doorbells);
-                }
-                Next::Nothing
+            Ok(request) => {
+                // There may be more.
+                self.news.store(true, Ordering::Relaxed);
+                Next::Request(request)
             }
+            Err(TryRecvError::Disconnected) => Next::End,
+            Err(TryRecvError::Empty) if awake => Next::Nothing,
+            Err(TryRecvError::Empty) => self.wait(doorbells),
         }
     }
 
-    fn next_request(&self, busy: bool) -> Next<F> {
-        if !busy {
+    fn wait(&self, doorbells: &Doorbells) -> Next<F> {
+        let Some(eventfds) = &self.eventfds else {
             return self.receiver.recv().map_or(Next::End, Next::Request);
-        }
-        match self.receiver.try_recv() {
+        };
+        let asleep = &eventfds.bell.asleep;
+        asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let next = match self.receiver.try_recv() {
             Ok(request) => Next::Request(request),
-            Err(TryRecvError::Empty) => Next::Nothing,
             Err(TryRecvError::Disconnected) => Next::End,
-        }
+            Err(TryRecvError::Empty) => {
+                eventfds.wait(doorbells);
+                Next::Nothing
+            }
+        };
+        asleep.store(false, Ordering::Relaxed);
+        next
     }
 
     /// Listens to these doorbells, and to no others.
@@ -223,19 +256,19 @@ const EVENTS: usize = 4;
 
 struct Eventfds {
     epoll: Epoll,
-    wake: Arc<EventFd>,
+    bell: Arc<Bell>,
     doorbells: Vec<(u16, EventFd)>,
 }
 
 impl Eventfds {
-    /// Notes the doorbells that rang, and waits for one or for a wake as long as `timeout` says, in milliseconds.
-    fn look(&self, timeout: i32, doorbells: &Doorbells) {
+    /// Waits for doorbells or for a wake, and notes the doorbells that rang.
+    fn wait(&self, doorbells: &Doorbells) {
         let mut events = [EpollEvent::default(); EVENTS];
         // A signal may interrupt it; the worker then looks again.
-        let count = self.epoll.wait(timeout, &mut events).unwrap_or(0);
+        let count = self.epoll.wait(-1, &mut events).unwrap_or(0);
         for event in events.iter().take(count) {
             if event.data() == WAKE {
-                drop(self.wake.read());
+                drop(self.bell.eventfd.read());
             }
             for (index, eventfd) in &self.doorbells {
                 // Another thread of the VMM may have read it: a spurious wake.
@@ -269,7 +302,11 @@ impl Doorbells {
     }
 
     pub(crate) fn take(&self) -> u64 {
-        self.rung.swap(0, Ordering::AcqRel)
+        // Most looks find none, and shall not take the line away from who rings.
+        match self.rung.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.rung.swap(0, Ordering::AcqRel),
+        }
     }
 
     /// Lets the worker touch guest memory, or not. Closing takes effect after the buffer being processed.

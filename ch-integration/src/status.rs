@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use virtio_gpu_s3::{ErrorCounters, ErrorKind, Status as GpuStatus};
+use virtio_pci_freeze::spec::DeviceStatus;
 use virtio_pci_freeze::status::Phase;
 use virtio_pci_freeze::{
     Counters as TransportCounters, FreezeState, HoldReason, Transport, VirtioPciFunction,
@@ -50,6 +51,8 @@ pub enum State {
     Suspended,
     /// A reset is under way.
     Resetting,
+    /// Only a reset cures it (VIRTIO 1.4 §2.1.2); the event of that name has the reason.
+    NeedsReset,
 }
 
 /// An output.
@@ -161,9 +164,13 @@ fn kebab(kind: ErrorKind) -> String {
 }
 
 fn state(transport: &Transport, sleep: &Sleep) -> State {
+    let needs_reset = transport
+        .status()
+        .contains(DeviceStatus::DEVICE_NEEDS_RESET);
     match (sleep, transport.phase()) {
         (Sleep::Asleep { .. }, _) => State::Asleep,
         (Sleep::Awake, Phase::Resetting) => State::Resetting,
+        (Sleep::Awake, _) if needs_reset => State::NeedsReset,
         (Sleep::Awake, Phase::Stopped) => State::Idle,
         (Sleep::Awake, Phase::Suspended | Phase::Resuming) => State::Suspended,
         (Sleep::Awake, Phase::Running | Phase::Suspending) => State::Running,

@@ -6,18 +6,18 @@
 //! It lives as long as the device: activations, resets and whole VMMs come and go, and nothing but the end of the
 //! process takes the GPU away from it.
 
-use std::io::{Read, Write};
+mod rings;
+
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{trace, warn};
-use virtio_gpu_s3::{
-    Activation, Completed, Gpu, Outcome, ResetKind as GpuResetKind, Response, Token,
-};
+use log::warn;
+use virtio_gpu_s3::{Activation, Gpu, ResetKind as GpuResetKind, Response, Token};
 use virtio_pci_freeze::{
     ActivationKind, FreezeTicket, QueueSetup, ResetKind, ResetOutcome, RingPosition,
 };
-use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Queue, QueueT};
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{
     GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap,
@@ -26,6 +26,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::QUEUE_SIZES;
 use crate::events::micros;
+use crate::linger::Linger;
 use crate::requests::{Doorbells, Inbox, Next, Question, Request};
 use crate::wakeup::Wakeup;
 
@@ -59,10 +60,6 @@ pub(crate) trait Frontend: Send + Sync + Sized + 'static {
     fn reinstated(&self, queues: usize, resources: usize);
 }
 
-/// Buffers taken from one queue before the worker looks at requests again, so that a guest that never stops cannot
-/// keep a reset waiting.
-const BATCH: usize = 64;
-
 /// How long a sleep waits for the renderer before it is refused. The VMM's thread waits longer (`PATIENCE`); a frame
 /// of software rendering takes a tenth of it.
 const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
@@ -70,22 +67,15 @@ const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
 type MemoryGuard<F> = GuestMemoryLoadGuard<GuestMemoryMmap<<F as Frontend>::Bitmap>>;
 type Chain<F> = DescriptorChain<MemoryGuard<F>>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    More,
-    Empty,
-}
+/// Where a buffer can be written: addresses of the guest, which stay good if the VMM maps its memory elsewhere.
+type Room = Vec<(GuestAddress, usize)>;
 
 /// A buffer whose answer waits for a fence.
-struct Deferred<F: Frontend> {
+struct Deferred {
     token: Token,
     queue: u16,
-    chain: Chain<F>,
-}
-
-struct RunningQueue {
-    index: u16,
-    queue: Queue,
+    head: u16,
+    room: Room,
 }
 
 pub(crate) struct Worker<F: Frontend> {
@@ -95,18 +85,21 @@ pub(crate) struct Worker<F: Frontend> {
     doorbells: Arc<Doorbells>,
     inbox: Inbox<F>,
     wakeup: Arc<Wakeup>,
-    queues: Vec<RunningQueue>,
+    /// By number; empty where one does not run, or is being served.
+    queues: [Option<Queue>; QUEUE_SIZES.len()],
     /// Whether the driver may be served: between activation and reset, and not while suspended.
     serving: bool,
     ended: bool,
     event_idx: bool,
     /// Queues with work left, as a mask.
     ready: u64,
-    deferred: Vec<Deferred<F>>,
+    linger: Linger,
+    deferred: Vec<Deferred>,
     /// Whether the renderer's end was told.
     renderer_crashed: bool,
     max_request: usize,
     request: Vec<u8>,
+    room: Room,
     response: Response,
 }
 
@@ -127,15 +120,17 @@ impl<F: Frontend> Worker<F> {
             doorbells,
             inbox,
             wakeup,
-            queues: Vec::new(),
+            queues: [const { None }; QUEUE_SIZES.len()],
             serving: false,
             ended: false,
             event_idx: false,
             ready: 0,
+            linger: Linger::default(),
             deferred: Vec::new(),
             renderer_crashed: false,
             max_request,
             request: Vec::new(),
+            room: Room::new(),
             response: Response::default(),
         }
     }
@@ -148,20 +143,28 @@ impl<F: Frontend> Worker<F> {
     /// Runs until the way of requests is gone.
     pub(crate) fn run(mut self) {
         while !self.ended {
-            let busy = self.has_work();
-            match self.inbox.next(busy, &self.doorbells) {
+            let awake = self.stays_awake();
+            let next = self.inbox.next(awake, &self.doorbells);
+            self.linger.found();
+            match next {
                 Next::Request(request) => self.handle(request),
-                Next::Nothing if busy => self.serve(),
+                Next::Nothing if self.has_work() => self.serve(),
                 Next::Nothing => {}
                 Next::End => return,
             }
         }
     }
 
-    /// Doorbells that ring while nothing may be served stay rung.
-    fn has_work(&mut self) -> bool {
-        self.ready |= self.doorbells.take();
-        self.ready != 0 && self.serving && self.doorbells.is_open()
+    /// Whether there is something to do, now or after a short look.
+    fn stays_awake(&mut self) -> bool {
+        let mut linger = mem::take(&mut self.linger);
+        let found = self.has_news() || linger.look(|| self.has_news()) || self.asks_for_doorbells();
+        self.linger = linger;
+        found
+    }
+
+    fn has_news(&mut self) -> bool {
+        self.inbox.has_news() || self.has_work()
     }
 
     fn handle(&mut self, request: Request<F>) {
@@ -204,7 +207,7 @@ impl<F: Frontend> Worker<F> {
             }
             Request::StartQueue(setup) => self.start_queue(&setup),
             Request::ResetQueue(index) => {
-                self.queues.retain(|queue| queue.index != index);
+                self.end_queue(index);
                 self.shared.queue_reset_done(index);
             }
             Request::WriteConfig { offset, bytes } => {
@@ -238,6 +241,7 @@ impl<F: Frontend> Worker<F> {
                 cursor,
                 reply,
             } => drop(reply.send(self.gpu.scanout_image(scanout, cursor))),
+            Question::Gpu(errand) => errand(&mut self.gpu),
         }
     }
 
@@ -310,7 +314,7 @@ impl<F: Frontend> Worker<F> {
         };
         self.gpu.activate(features, how);
         self.event_idx = event_idx;
-        self.queues.clear();
+        self.queues.fill_with(|| None);
         queues.iter().for_each(|setup| self.start_queue(setup));
         self.serving = true;
         if let Some(reason) = self.gpu.renderer_failure() {
@@ -319,19 +323,8 @@ impl<F: Frontend> Worker<F> {
         }
         if kind == ActivationKind::Reinstated {
             let resources = self.gpu.status().resources;
-            self.shared.reinstated(self.queues.len(), resources);
-        }
-    }
-
-    fn start_queue(&mut self, setup: &QueueSetup) {
-        match queue_from(setup, self.event_idx) {
-            Ok(queue) => self.queues.push(RunningQueue {
-                index: setup.index,
-                queue,
-            }),
-            Err(error) => self
-                .shared
-                .needs_reset(&format!("queue {}: {error}", setup.index)),
+            let running = self.queues.iter().flatten().count();
+            self.shared.reinstated(running, resources);
         }
     }
 
@@ -345,10 +338,10 @@ impl<F: Frontend> Worker<F> {
             false
         };
         let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
-        for running in self.queues.drain(..) {
-            if let Some(position) = positions.get_mut(usize::from(running.index)) {
-                position.next_avail = running.queue.next_avail();
-                position.next_used = running.queue.next_used();
+        for (slot, position) in self.queues.iter_mut().zip(&mut positions) {
+            if let Some(queue) = slot.take() {
+                position.next_avail = queue.next_avail();
+                position.next_used = queue.next_used();
             }
         }
         // What can be listened to can be listened to no more.
@@ -390,192 +383,9 @@ impl<F: Frontend> Worker<F> {
             self.wakeup.wait(left);
         }
     }
-
-    /// One batch from each queue that has work.
-    fn serve(&mut self) {
-        let memory = self.memory.memory();
-        let indices: Vec<u16> = self.queues.iter().map(|queue| queue.index).collect();
-        let ready = self.ready;
-        self.ready = 0;
-        for index in indices.into_iter().filter(|&index| ready & bit(index) != 0) {
-            match self.serve_queue(index, &memory) {
-                Ok(Progress::More) => self.ready |= bit(index),
-                Ok(Progress::Empty) => {}
-                Err(error) => self.stop_queue(index, &error),
-            }
-        }
-        self.finish_deferred(&memory);
-        self.look_after_renderer();
-    }
-
-    fn serve_queue(&mut self, index: u16, memory: &MemoryGuard<F>) -> Result<Progress, QueueError> {
-        let Some(at) = self.queues.iter().position(|queue| queue.index == index) else {
-            return Ok(Progress::Empty);
-        };
-        let mut running = self.queues.swap_remove(at);
-        let progress = self.drain(&mut running, memory);
-        self.queues.push(running);
-        progress
-    }
-
-    /// Takes up to a batch of buffers, and signals once at the end.
-    fn drain(
-        &mut self,
-        running: &mut RunningQueue,
-        memory: &MemoryGuard<F>,
-    ) -> Result<Progress, QueueError> {
-        let RunningQueue { index, queue } = running;
-        let mut used = false;
-        let mut progress = Progress::More;
-        queue.disable_notification(&**memory)?;
-        for _ in 0..BATCH {
-            let chain = if self.doorbells.is_open() {
-                queue.iter(memory.clone())?.next()
-            } else {
-                None
-            };
-            let Some(chain) = chain else {
-                progress = Progress::Empty;
-                break;
-            };
-            let head = chain.head_index();
-            if let Some(written) = self.process(*index, chain, memory) {
-                queue.add_used(&**memory, head, written)?;
-                used = true;
-            }
-        }
-        if progress == Progress::Empty
-            && queue.enable_notification(&**memory)?
-            && self.doorbells.is_open()
-        {
-            progress = Progress::More;
-        }
-        if used && queue.needs_notification(&**memory)? {
-            self.shared.queue_used(*index);
-        }
-        Ok(progress)
-    }
-
-    /// Executes one buffer. Returns how many bytes of answer it has, or `None` if the answer comes later.
-    fn process(&mut self, index: u16, chain: Chain<F>, memory: &MemoryGuard<F>) -> Option<u32> {
-        let (Ok(mut reader), Ok(mut writer)) = (
-            chain.clone().reader(&**memory),
-            chain.clone().writer(&**memory),
-        ) else {
-            self.shared.count_bad_chain();
-            return Some(0);
-        };
-        let length = reader.available_bytes().min(self.max_request);
-        self.request.resize(length, 0);
-        if reader.read_exact(&mut self.request).is_err() {
-            self.shared.count_bad_chain();
-            return Some(0);
-        }
-        self.response.restart(writer.available_bytes());
-        let outcome = if index == CONTROL_QUEUE {
-            self.gpu
-                .control(&self.request, &**memory, &mut self.response)
-        } else {
-            self.gpu
-                .cursor(&self.request, &**memory, &mut self.response)
-        };
-        match outcome {
-            Outcome::Done => {
-                trace!(
-                    "queue {index}: {:02x?} -> {:02x?}",
-                    head(&self.request),
-                    head(self.response.bytes())
-                );
-                Some(answer(&mut writer, &self.response))
-            }
-            Outcome::Deferred(token) => {
-                self.deferred.push(Deferred {
-                    token,
-                    queue: index,
-                    chain,
-                });
-                None
-            }
-        }
-    }
-
-    /// Answers the requests whose fences have signalled.
-    fn finish_deferred(&mut self, memory: &MemoryGuard<F>) {
-        if self.deferred.is_empty() {
-            return;
-        }
-        let completed: Vec<Completed> = self.gpu.take_completed().collect();
-        for Completed { token, response } in completed {
-            let Some(at) = self
-                .deferred
-                .iter()
-                .position(|waiting| waiting.token == token)
-            else {
-                continue;
-            };
-            let Deferred { queue, chain, .. } = self.deferred.swap_remove(at);
-            if let Err(error) = self.use_deferred(queue, chain, &response, memory) {
-                self.stop_queue(queue, &error);
-            }
-        }
-    }
-
-    fn use_deferred(
-        &mut self,
-        index: u16,
-        chain: Chain<F>,
-        response: &Response,
-        memory: &MemoryGuard<F>,
-    ) -> Result<(), QueueError> {
-        let Some(running) = self.queues.iter_mut().find(|queue| queue.index == index) else {
-            return Ok(());
-        };
-        let head = chain.head_index();
-        let written = chain
-            .writer(&**memory)
-            .map_or(0, |mut writer| answer(&mut writer, response));
-        running.queue.add_used(&**memory, head, written)?;
-        if running.queue.needs_notification(&**memory)? {
-            self.shared.queue_used(index);
-        }
-        Ok(())
-    }
-
-    /// A ring that makes no sense: the driver must reset.
-    fn stop_queue(&mut self, index: u16, error: &QueueError) {
-        self.queues.retain(|queue| queue.index != index);
-        self.shared.needs_reset(&format!("queue {index}: {error}"));
-    }
 }
-
-/// The start of a request or answer, for the log: its header, and the ids that follow it.
-fn head(bytes: &[u8]) -> &[u8] {
-    bytes.get(..48).unwrap_or(bytes)
-}
-
-const CONTROL_QUEUE: u16 = 0;
 
 /// A queue's bit in a mask of queues.
 pub(crate) fn bit(index: u16) -> u64 {
     1u64.checked_shl(index.into()).unwrap_or(0)
-}
-
-fn answer(writer: &mut impl Write, response: &Response) -> u32 {
-    match writer.write_all(response.bytes()) {
-        Ok(()) => u32::try_from(response.bytes().len()).unwrap_or(u32::MAX),
-        Err(_) => 0,
-    }
-}
-
-fn queue_from(setup: &QueueSetup, event_idx: bool) -> Result<Queue, QueueError> {
-    let mut queue = Queue::new(setup.size)?;
-    queue.try_set_size(setup.size)?;
-    queue.try_set_desc_table_address(GuestAddress(setup.desc))?;
-    queue.try_set_avail_ring_address(GuestAddress(setup.driver))?;
-    queue.try_set_used_ring_address(GuestAddress(setup.device))?;
-    queue.set_next_avail(setup.position.next_avail);
-    queue.set_next_used(setup.position.next_used);
-    queue.set_event_idx(event_idx);
-    queue.set_ready(true);
-    Ok(queue)
 }

@@ -9,23 +9,11 @@ use std::time::{Duration, Instant};
 
 use ch_integration::renderer_process::{RemoteRenderer, RendererProgram};
 use rustix::process::{Pid, Signal, kill_process};
-use virtio_gpu_s3::renderer::Resource3d;
+use virtio_gpu_s3::testing::request;
 use virtio_gpu_s3::{Rect, Renderer, RendererError};
 
 const RESTARTS: usize = 100;
 const SIZE: u32 = 64;
-const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: SIZE,
-    height: SIZE,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
-};
 
 fn entries(directory: &str) -> usize {
     fs::read_dir(directory).unwrap().count()
@@ -54,7 +42,9 @@ fn held() -> [usize; 3] {
 
 fn draw(renderer: &mut RemoteRenderer) {
     renderer.create_context(1, 2, b"drawing").unwrap();
-    renderer.create_resource(10, &TEXTURE).unwrap();
+    renderer
+        .create_resource(10, &request::texture(SIZE, SIZE))
+        .unwrap();
     renderer.attach_resource(1, 10).unwrap();
     let surface = [1 | 8 << 8 | 5 << 16, 7, 10, 1, 0, 0];
     let framebuffer = [5 | 3 << 16, 1, 0, 7];

@@ -55,7 +55,7 @@ impl Daemon {
         Self::start_program(&program()?, lab, name, options)
     }
 
-    /// As [`Daemon::start`], with 3D and an output of this size. `None` if [`VIRGL`] names no program, with the
+    /// As [`Daemon::start`], with 3D, an output of this size, and more for `--gpu`. `None` if [`VIRGL`] names no program, with the
     /// reason on standard error.
     ///
     /// # Errors
@@ -64,13 +64,14 @@ impl Daemon {
         lab: &Lab,
         name: &str,
         (width, height): (u32, u32),
+        more: &str,
         options: &[&str],
     ) -> Result<Option<Self>> {
         let Some(program) = env::var_os(VIRGL) else {
             eprintln!("skipped: {VIRGL} names no server with 3D (scripts/virgl guests does)");
             return Ok(None);
         };
-        let gpu = format!("backend=virgl,width={width},height={height}");
+        let gpu = format!("backend=virgl,width={width},height={height},{more}");
         let options = [&["--gpu", &gpu], options].concat();
         Self::start_program(Path::new(&program), lab, name, &options).map(Some)
     }

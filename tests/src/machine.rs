@@ -37,6 +37,8 @@ pub struct Machine {
     pub root_port: bool,
     /// With a disk that has OpenGL and a client on it.
     pub scene: bool,
+    /// QEMU waits for each write to the GPU's BARs, so that none comes after a command that follows it in a ring.
+    pub ordered_writes: bool,
     /// Let a guest that reboots boot again; otherwise QEMU ends.
     pub reboot: bool,
 }
@@ -51,6 +53,7 @@ impl Machine {
             cpus: 1,
             root_port: false,
             scene: false,
+            ordered_writes: false,
             reboot: false,
         }
     }
@@ -75,6 +78,15 @@ impl Machine {
     pub fn with_scene(self) -> Self {
         Self {
             scene: true,
+            ..self
+        }
+    }
+
+    /// As this machine, for a GPU whose memory the guest sees.
+    #[must_use]
+    pub fn with_ordered_writes(self) -> Self {
+        Self {
+            ordered_writes: true,
             ..self
         }
     }
@@ -167,6 +179,7 @@ impl Machine {
                 "driver": "vfio-user-pci",
                 "bus": bus,
                 "socket": {"type": "unix", "path": socket},
+                "x-no-posted-writes": self.ordered_writes,
             })
             .to_string(),
             Gpu::Qemu(properties) => format!("virtio-gpu-pci,bus={bus}{properties}"),

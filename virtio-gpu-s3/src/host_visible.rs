@@ -29,11 +29,16 @@ pub trait HostVisible: Send {
     /// Bytes of the region; never changes.
     fn size(&self) -> u64;
 
-    /// Shows `size` bytes of `mapping` to the guest at `offset`.
+    /// Shows a blob to the guest, at `offset` and in `size` bytes: the blob's own, rounded up to
+    /// whole pages.
+    ///
+    /// Where it has no file, whoever serves the guest's accesses has them made with
+    /// [`Gpu::read_mapped`](crate::Gpu::read_mapped) and
+    /// [`Gpu::write_mapped`](crate::Gpu::write_mapped), or refuses.
     ///
     /// # Errors
     /// The host refused; nothing is mapped there.
-    fn map(&mut self, offset: u64, size: u64, mapping: &BlobMapping) -> Result<(), MapError>;
+    fn map(&mut self, offset: u64, size: u64, blob: BlobMapping) -> Result<(), MapError>;
 
     /// Ends that. The guest sees nothing there, or zeros.
     ///

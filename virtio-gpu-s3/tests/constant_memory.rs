@@ -22,18 +22,7 @@ fn resident_kib() -> u64 {
     field.unwrap().parse().unwrap()
 }
 
-const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: 16,
-    height: 16,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
-};
+const TEXTURE: Resource3d = request::texture(16, 16);
 
 /// Everything that a guest can make, made and ended in one of several orders.
 fn round(driver: &mut GpuDriver, memory: &GuestBuffer, number: u32) {

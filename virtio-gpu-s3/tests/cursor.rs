@@ -115,6 +115,25 @@ fn a_blob_can_be_a_cursor() {
 }
 
 #[test]
+fn a_texture_of_the_renderer_can_be_a_cursor() {
+    let (mut driver, _, _) = GpuDriver::rendering(200, 200);
+    driver.framebuffer(0, 1, PixelFormat::BGRX, 200, 200);
+    driver.in_context(1, request::ctx_create(0));
+    for (id, side) in [(7, 64), (8, 65)] {
+        let create = request::resource_create_3d(id, &request::texture(side, side));
+        assert_eq!(driver.control(create).type_(), OK);
+    }
+    driver.in_context(1, request::ctx_attach_resource(7));
+    // The renderer fills it with opaque red.
+    let fill = request::submit_3d(&[1, 7, 0xffff_0000]);
+    assert_eq!(driver.in_context(1, fill), OK);
+    assert_eq!(driver.update_cursor(0, 7, 0, 0), OK);
+    assert_eq!(red_pixels(&mut driver), 64 * 64);
+    assert_eq!(driver.update_cursor(0, 8, 0, 0), ResponseType::ERR_UNSPEC);
+    assert_eq!(red_pixels(&mut driver), 64 * 64);
+}
+
+#[test]
 fn a_driver_that_gives_no_room_for_an_answer_counts_as_no_truncation() {
     let (mut driver, _) = with_cursor();
     let request = request::update_cursor(0, 2, 0, 0, 0, 0);

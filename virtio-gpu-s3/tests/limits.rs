@@ -13,18 +13,7 @@ const OK: ResponseType = ResponseType::OK_NODATA;
 const OUT_OF_MEMORY: ResponseType = ResponseType::ERR_OUT_OF_MEMORY;
 const PARAMETER: ResponseType = ResponseType::ERR_INVALID_PARAMETER;
 
-const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: 16,
-    height: 16,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
-};
+const TEXTURE: Resource3d = request::texture(16, 16);
 
 fn with(limit: &str, value: u64) -> (GpuDriver, NullControl) {
     let limits = Limits::default().with(limit, value).unwrap();

@@ -158,3 +158,29 @@ fn without_a_region_nothing_can_be_mapped() {
     assert_eq!(map(&mut driver, 1, 0), UNSPEC);
     assert_eq!(unmap(&mut driver, 1), UNSPEC);
 }
+
+#[test]
+fn a_blob_without_a_file_is_reached_through_the_device_while_it_is_mapped() {
+    let (mut driver, _, _) = with_blobs();
+    let gpu = driver.gpu();
+    let mut bytes = [0; 4];
+    assert!(gpu.read_mapped(1, 0, &mut bytes).is_err());
+    assert!(gpu.write_mapped(1, 0, &[7; 4]).is_err());
+    assert_eq!(map(&mut driver, 1, 0), MAPPED);
+    let gpu = driver.gpu();
+    gpu.write_mapped(1, 4996, &[7; 4]).unwrap();
+    gpu.read_mapped(1, 4996, &mut bytes).unwrap();
+    assert_eq!(bytes, [7; 4]);
+    for offset in [4997, 5000, u64::MAX] {
+        assert!(gpu.read_mapped(1, offset, &mut bytes).is_err());
+        assert!(gpu.write_mapped(1, offset, &[1; 4]).is_err());
+    }
+    // Another blob is not meant, and one that was unmapped no more.
+    assert!(gpu.read_mapped(2, 0, &mut bytes).is_err());
+    assert!(gpu.read_mapped(0, 0, &mut bytes).is_err());
+    driver.sleep_and_wake(Activation::Reinstated);
+    driver.gpu().read_mapped(1, 4996, &mut bytes).unwrap();
+    assert_eq!(bytes, [7; 4]);
+    assert_eq!(unmap(&mut driver, 1), OK);
+    assert!(driver.gpu().read_mapped(1, 4996, &mut bytes).is_err());
+}

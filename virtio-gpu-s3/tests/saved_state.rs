@@ -93,6 +93,21 @@ fn a_state_survives_being_written_as_text() {
 }
 
 #[test]
+fn a_state_survives_being_written_as_bytes_which_are_fewer() {
+    let (mut driver, _) = with_everything();
+    let saved = driver.gpu().save().unwrap();
+    let bytes = postcard::to_stdvec(&saved).unwrap();
+    assert_eq!(postcard::from_bytes::<SavedGpu>(&bytes).unwrap(), saved);
+    // The pixels as they are, not as text.
+    let picture = picture(&mut saved.clone()).bytes.clone();
+    assert!(bytes.windows(picture.len()).any(|part| part == picture));
+    assert!(bytes.len() < serde_json::to_string(&saved).unwrap().len());
+    for length in 0..bytes.len() {
+        postcard::from_bytes::<SavedGpu>(&bytes[..length]).unwrap_err();
+    }
+}
+
+#[test]
 fn what_version_1_wrote_can_still_be_read() {
     let saved: SavedGpu = serde_json::from_str(GOLDEN).unwrap();
     let (gpu, screen) = restore(saved.clone()).unwrap();

@@ -176,23 +176,11 @@ fn ring(requests: &[Vec<u8>]) -> Vec<u8> {
     framed.collect()
 }
 
-fn in_context(mut request: Vec<u8>) -> Vec<u8> {
-    request[16] = 1;
-    request
+fn in_context(request: Vec<u8>) -> Vec<u8> {
+    request::in_context(1, request)
 }
 
-const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: 16,
-    height: 16,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
-};
+const TEXTURE: Resource3d = request::texture(16, 16);
 
 fn requests_2d() -> Vec<Vec<u8>> {
     let page = GuestBuffer::of(&[(0x3000, 4096)]);
@@ -224,16 +212,8 @@ fn requests_2d() -> Vec<Vec<u8>> {
 fn requests_3d() -> Vec<Vec<u8>> {
     let page = GuestBuffer::of(&[(0x3000, 4096)]);
     let whole = Transfer3d {
-        x: 0,
-        y: 0,
-        z: 0,
-        w: 16,
-        h: 16,
-        d: 1,
-        offset: 0,
-        level: 0,
         stride: 64,
-        layer_stride: 0,
+        ..request::whole(&TEXTURE)
     };
     vec![
         request::get_capset_info(0),

@@ -6,23 +6,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use virtio_gpu_s3::protocol::ResponseType;
-use virtio_gpu_s3::renderer::Resource3d;
 use virtio_gpu_s3::testing::{GpuDriver, config, pattern, request};
 use virtio_gpu_s3::{
     Gpu, NullDisplay, PixelFormat, Renderer, RendererError, RutabagaConfig, RutabagaRenderer,
-};
-
-const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: 64,
-    height: 64,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
 };
 
 #[test]
@@ -32,7 +18,9 @@ fn a_renderer_that_panics_costs_3d_and_nothing_else() {
     let wake = move || woken.send(()).unwrap_or_default();
     let mut renderer = RutabagaRenderer::new(&RutabagaConfig::default(), wake).unwrap();
     renderer.create_context(1, 0, b"doomed").unwrap();
-    renderer.create_resource(1, &TEXTURE).unwrap();
+    renderer
+        .create_resource(1, &request::texture(64, 64))
+        .unwrap();
     assert_eq!(renderer.failure(), None);
     while wakes.try_recv().is_ok() {}
     renderer.crash();

@@ -5,7 +5,7 @@
 use std::fs::{File, read_link};
 
 use rustix::stdio::dup2_stderr;
-use virtio_gpu_s3::renderer::Resource3d;
+use virtio_gpu_s3::testing::request;
 use virtio_gpu_s3::{Renderer, RutabagaConfig, RutabagaRenderer, StartError};
 
 #[test]
@@ -17,20 +17,10 @@ fn a_renderer_ends_with_all_it_holds_and_no_second_one_pretends_to_render() {
     // rutabaga's debug builds would have made it a copy of standard output.
     let stderr = read_link("/proc/self/fd/2").unwrap();
     assert_eq!(stderr.as_os_str(), "/dev/zero");
-    let texture = Resource3d {
-        target: 2,
-        format: 1,
-        bind: 2,
-        width: 64,
-        height: 64,
-        depth: 1,
-        array_size: 1,
-        last_level: 0,
-        nr_samples: 0,
-        flags: 0,
-    };
     renderer.create_context(1, 0, b"last words").unwrap();
-    renderer.create_resource(1, &texture).unwrap();
+    renderer
+        .create_resource(1, &request::texture(64, 64))
+        .unwrap();
     renderer.attach_resource(1, 1).unwrap();
     let second = RutabagaRenderer::new(&config, || {});
     assert_eq!(second.unwrap_err(), StartError::AlreadyStarted);

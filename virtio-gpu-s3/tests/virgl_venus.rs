@@ -6,7 +6,8 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use virtio_gpu_s3::renderer::{BlobParams, Resource3d};
+use virtio_gpu_s3::renderer::BlobParams;
+use virtio_gpu_s3::testing::request;
 use virtio_gpu_s3::{Fence, Renderer, RutabagaConfig, RutabagaRenderer, Timeline};
 
 const VENUS: u32 = 4;
@@ -16,18 +17,6 @@ const SHARED: BlobParams = BlobParams {
     blob_flags: 1,
     blob_id: 0,
     size: 4096,
-};
-const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: 64,
-    height: 64,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
 };
 /// Numbers of venus' commands, and the flag that asks for an answer.
 const SET_REPLY_STREAM: u32 = 178;
@@ -87,7 +76,9 @@ fn a_context_of_venus_reaches_a_vulkan_driver_and_one_of_virgl_goes_on() {
         assert!(words[4] >= 1 << 22 | 1 << 12, "{:x}", words[4]);
         // A context of virgl beside it, in the same renderer.
         renderer.create_context(2, 2, b"opengl").unwrap();
-        renderer.create_resource(20, &TEXTURE).unwrap();
+        renderer
+            .create_resource(20, &request::texture(64, 64))
+            .unwrap();
         renderer.attach_resource(2, 20).unwrap();
         renderer.submit(2, &[0; 4], &[]).unwrap();
         wait_for(&mut renderer, &wakes, fence(2, 100 + round));

@@ -28,7 +28,7 @@ const FEATURES_3D: u64 = 1 | 1 << 4;
 /// B8G8R8X8, as Linux' console has it.
 const FORMAT: u32 = 2;
 /// The measure of a sleep has our devices hold 1 GiB.
-const OPTION_2D: &str = "width=1920,height=1080,hostmem=2G";
+const OPTION_2D: &str = "width=1920,height=1080,max_host_bytes=2G";
 const OPTION_3D: &str = "backend=virgl,width=1920,height=1080";
 
 /// What a contender can be compared in.

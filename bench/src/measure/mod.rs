@@ -16,7 +16,7 @@ use anyhow::Result;
 
 pub(crate) use commands::{batched, round_trips};
 pub(crate) use frames::frames;
-pub(crate) use rects::rects;
+pub(crate) use rects::{Damage, rects};
 pub(crate) use registers::registers;
 pub(crate) use sleep::sleep;
 pub(crate) use submit::submit;

@@ -30,20 +30,71 @@ struct Place {
     offset: u64,
 }
 
-/// Copies damage all over `frames` frames on 4 KiB pages.
+/// Where the guest draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// Again and again in one place, as a cursor blinks.
+    OnePlace,
+    OneFrame,
+    AllFrames,
+}
+
+impl Damage {
+    pub(crate) const ALL: [Self; 3] = [Self::OnePlace, Self::OneFrame, Self::AllFrames];
+
+    fn frames(self) -> u32 {
+        match self {
+            Self::OnePlace | Self::OneFrame => 1,
+            Self::AllFrames => FRAMES,
+        }
+    }
+
+    fn places(self) -> u32 {
+        match self {
+            Self::OnePlace => 1,
+            Self::OneFrame | Self::AllFrames => COUNT,
+        }
+    }
+
+    /// Whether others had the caches before, which the guest's own drawing has filled: there is a turn before the one
+    /// that counts then.
+    fn is_warm(self) -> bool {
+        self != Self::AllFrames
+    }
+
+    fn title(self) -> (&'static str, &'static str) {
+        match self {
+            Self::OnePlace => (
+                "in one place",
+                "Again and again, as a cursor blinks: the core's own cache holds it",
+            ),
+            Self::OneFrame => (
+                "of one frame",
+                "Places all over it, which the last cache holds",
+            ),
+            Self::AllFrames => (
+                "of eight frames",
+                "Places all over them, which no cache holds",
+            ),
+        }
+    }
+}
+
+/// Copies damage on 4 KiB pages.
 pub(crate) fn rects(
     ram: &Ram,
     entrants: &mut [Entrant],
     effort: Effort,
-    frames: u32,
+    damage: Damage,
 ) -> Result<Table> {
-    let places = places(frames, usize::try_from(COUNT)? / effort.divisor);
+    let places = places(damage, usize::try_from(COUNT)? / effort.divisor);
     let requests: Vec<_> = places
         .iter()
         .map(|place| request::transfer_to_host_2d(place.frame + 1, place.rect, place.offset))
         .collect();
     let requests = requests.as_slice();
-    let mut everybody = vec![memcpy(ram.memory(), &places, frames == 1)?];
+    let warm = damage.is_warm();
+    let mut everybody = vec![memcpy(ram.memory(), &places, warm)?];
     everybody.extend(turns(
         entrants,
         Ability::Pixels,
@@ -55,7 +106,7 @@ pub(crate) fn rects(
             })
         },
         |contender| {
-            let time = time_warm(frames == 1, || {
+            let time = time_warm(warm, || {
                 let mut batches = requests.chunks(PER_DOORBELL);
                 batches.try_for_each(|batch| contender.queue.send_all(batch))
             })?;
@@ -66,22 +117,16 @@ pub(crate) fn rects(
     tidy(entrants, Ability::Pixels, |contender| {
         (1..=FRAMES).try_for_each(|id| contender.destroy(id))
     });
-    let (title, caches) = if frames == 1 {
-        ("of one frame", "which the caches hold")
-    } else {
-        ("of eight frames", "which no cache holds")
-    };
+    let (title, what) = damage.title();
     Ok(Table {
         title: format!("Damage of 64 × 64 pixels {title}, on 4 KiB pages"),
-        what: format!(
-            "Places all over it, {caches}; {PER_DOORBELL} requests a doorbell. memcpy copies the same rows."
-        ),
+        what: format!("{what}; {PER_DOORBELL} requests a doorbell. memcpy copies the same rows."),
         columns: vec![Column {
             heading: "million/s",
             better: Better::Higher,
             digits: 3,
             // What was promised is of a frame that the guest has just drawn to.
-            target: (frames == 1).then_some(Target::Value(1.0)),
+            target: warm.then_some(Target::Value(1.0)),
         }],
         reference: Some(MEMCPY.to_owned()),
         rows,
@@ -97,9 +142,11 @@ fn time_warm(warm: bool, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 /// Scattered, and the same in every run.
-fn places(frames: u32, count: usize) -> Vec<Place> {
+fn places(damage: Damage, count: usize) -> Vec<Place> {
     let steps = (0..).take(count);
+    let frames = damage.frames();
     let places = steps.map(|step: u32| {
+        let step = step % damage.places();
         let rect = Rect {
             x: step * 677 % (WIDTH - SIZE),
             y: step * 389 % (HEIGHT - SIZE),

@@ -51,7 +51,9 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
-    /// The GPU: backend=2d|virgl,outputs=N,width=PX,height=PX,hostmem=SIZE, and limits (below)
+    /// The GPU: backend=2d|virgl,outputs=N,width=PX,height=PX, and limits (below). With backend=virgl also
+    /// hostmem=SIZE, room for the guest to map memory of the host's OpenGL and Vulkan, for which QEMU's device needs
+    /// "x-no-posted-writes":true, and venus=on, which is Vulkan
     #[arg(long, value_name = "KEY=VALUE,...", default_value = "")]
     gpu: GpuOption,
 
@@ -107,7 +109,7 @@ enum RendererOption {
 
 /// The limits with their reasons, and examples.
 fn after_help() -> String {
-    let mut text = "Limits, as keys of --gpu; hostmem is one too:\n".to_owned();
+    let mut text = "Limits, as keys of --gpu:\n".to_owned();
     for info in GpuOption::limits() {
         let LimitInfo {
             name,

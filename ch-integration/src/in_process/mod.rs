@@ -3,24 +3,26 @@
 
 //! The GPU for a VMM that has a virtio transport of its own.
 
+mod error;
 mod frontend;
+mod host_window;
 #[cfg(feature = "virgl")]
 mod kept;
 mod option;
 
 use std::fmt::{Debug, Formatter, Result as FmtResult};
+use std::hint::spin_loop;
 use std::io::Error as IoError;
 #[cfg(feature = "control")]
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use log::warn;
-use thiserror::Error;
-use virtio_gpu_s3::saved_state::{RestoreError, SaveError, SavedGpu};
-use virtio_gpu_s3::{Gpu, HostVisible, Image, NullDisplay};
+use virtio_gpu_s3::saved_state::SavedGpu;
+use virtio_gpu_s3::{Gpu, Image, NullDisplay};
 use virtio_pci_freeze::spec::{VIRTIO_MSI_NO_VECTOR, feature};
 use virtio_pci_freeze::{ActivationKind, QueueSetup, ResetKind, RingPosition};
 use virtio_queue::{Queue, QueueT};
@@ -30,59 +32,26 @@ use vmm_sys_util::eventfd::EventFd;
 
 #[cfg(feature = "control")]
 use crate::control::{Control, ControlThread, Controlled};
-use crate::device::{DeviceError, PATIENCE, QUEUE_SIZES};
+use crate::device::{PATIENCE, QUEUE_SIZES};
 use crate::events::{Event, EventKind};
+use crate::linger::LIMIT;
 use crate::model::{RING_FEATURES, new_config, new_gpu, new_renderer};
 #[cfg(feature = "virgl")]
 use crate::options::Backend;
-use crate::options::{GpuOption, OptionError};
+use crate::options::GpuOption;
 use crate::requests::{Doorbells, Inbox, Question, Request, Requests};
 use crate::screenshot::ScreenshotError;
 use crate::status::Status;
 use crate::wakeup::Wakeup;
 use crate::worker::Worker;
 
+pub use error::{GpuRequestError, StartGpuError};
 pub use frontend::GuestNotifier;
 use frontend::{CONFIG_SIZE, InProcess, Report};
+pub use host_window::HostWindow;
 #[cfg(feature = "virgl")]
 use kept::Kept;
 pub use option::{LayoutOption, VmmGpuOption};
-
-/// A GPU that cannot be started in process.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StartGpuError {
-    /// What was asked for.
-    #[error("No such GPU")]
-    Option(#[source] OptionError),
-    /// The device itself.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Its thread, or what wakes it.
-    #[error("Cannot start the GPU's thread")]
-    Thread(#[source] IoError),
-    /// The thread ended before the GPU was there.
-    #[error("The GPU's thread ended while it started")]
-    Ended,
-    /// The saved state is not one of this GPU.
-    #[error("Cannot restore the GPU")]
-    Restore(#[source] RestoreError),
-}
-
-/// A GPU that cannot do what its VMM asked.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum GpuRequestError {
-    /// The renderer did not answer in time.
-    #[error("The GPU did not come to rest within {PATIENCE:?}")]
-    Busy,
-    /// The device's thread is gone.
-    #[error("The GPU has stopped")]
-    Stopped,
-    /// What the guest has in a renderer has no saved form.
-    #[error("Cannot save the GPU")]
-    Save(#[source] SaveError),
-}
 
 /// What a GPU's thread runs. The VMM makes the thread, names it and puts its filters around it.
 pub struct GpuThread(Box<dyn FnOnce() + Send>);
@@ -105,15 +74,15 @@ impl GpuThread {
 pub struct GpuStart {
     /// The state to go on from; the GPU then stays paused until [`InProcessGpu::resume`].
     pub saved: Option<SavedGpu>,
-    /// The host visible shared memory region, if the VMM offers one to the guest.
-    pub host_visible: Option<Box<dyn HostVisible>>,
+    /// The host visible shared memory region, of the size that `hostmem=` asks for.
+    pub host_visible: Option<HostWindow>,
 }
 
 impl Debug for GpuStart {
     fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
         f.debug_struct("GpuStart")
             .field("saved", &self.saved.is_some())
-            .field("host_visible", &self.host_visible.is_some())
+            .field("host_visible", &self.host_visible)
             .finish()
     }
 }
@@ -161,6 +130,11 @@ struct Inner<B: Bitmap + Send + Sync + 'static> {
     shared: Arc<InProcess<B>>,
     doorbells: Arc<Doorbells>,
     requests: Arc<Requests<InProcess<B>>>,
+    #[cfg_attr(
+        not(feature = "virgl"),
+        expect(dead_code, reason = "only a GPU that is kept changes it")
+    )]
+    host_window: Option<HostWindow>,
 }
 
 impl<B: Bitmap + Send + Sync + 'static> Debug for InProcessGpu<B> {
@@ -196,14 +170,16 @@ impl<B: Bitmap + Send + Sync + 'static> InProcessGpu<B> {
         start: GpuStart,
         spawn: impl FnOnce(GpuThread) -> Result<JoinHandle<()>, IoError>,
     ) -> Result<Self, StartGpuError> {
-        option.check().map_err(StartGpuError::Option)?;
+        check(option, &start)?;
         #[cfg(feature = "virgl")]
-        let starts_once = (option.backend == Backend::Virgl && start.host_visible.is_none())
-            .then(|| option.clone());
+        let starts_once = (option.backend == Backend::Virgl).then(|| option.clone());
         #[cfg(feature = "virgl")]
         if let (Some(option), None) = (&starts_once, &start.saved)
             && let Some(kept) = Kept::take(option)
         {
+            if let (Some(ours), Some(new)) = (&kept.inner.host_window, &start.host_visible) {
+                ours.move_to(new);
+            }
             return Ok(Self {
                 inner: kept.inner,
                 thread: Some(kept.thread),
@@ -216,6 +192,7 @@ impl<B: Bitmap + Send + Sync + 'static> InProcessGpu<B> {
         let shared = Arc::new(InProcess::new(start.saved.is_some()));
         let doorbells = Arc::new(Doorbells::default());
         let wakeup = Arc::new(Wakeup::default());
+        let host_window = start.host_visible.clone();
         let (reply, started) = sync_channel(1);
         let option = option.clone();
         let (for_renderer, front) = (Arc::downgrade(&requests), shared.clone());
@@ -236,6 +213,7 @@ impl<B: Bitmap + Send + Sync + 'static> InProcessGpu<B> {
             shared,
             doorbells,
             requests,
+            host_window,
         });
         // Dropped in every case of an error, which ends the thread.
         let mut gpu = Self {
@@ -402,6 +380,9 @@ impl<B: Bitmap + Send + Sync + 'static> InProcessGpu<B> {
             return false;
         };
         self.reset();
+        if let Some(window) = &self.inner.host_window {
+            window.leave();
+        }
         self.inner.shared.set_paused(false);
         self.inner.shared.events.close();
         let Some(thread) = self.thread.take_if(|thread| !thread.is_finished()) else {
@@ -454,6 +435,14 @@ impl<B: Bitmap + Send + Sync + 'static> Inner<B> {
     ) -> Result<T, GpuRequestError> {
         let (reply, answer) = sync_channel(1);
         self.send(request(reply));
+        // Most answers take less than this thread takes to fall asleep and be woken.
+        let start = Instant::now();
+        while start.elapsed() < LIMIT {
+            match answer.try_recv() {
+                Err(TryRecvError::Empty) => spin_loop(),
+                done => return done.map_err(|_| GpuRequestError::Stopped),
+            }
+        }
         answer
             .recv_timeout(PATIENCE)
             .map_err(|_| GpuRequestError::Stopped)
@@ -521,6 +510,17 @@ impl<B: Bitmap + Send + Sync + 'static> Controlled for Inner<B> {
     }
 }
 
+fn check(option: &GpuOption, start: &GpuStart) -> Result<(), StartGpuError> {
+    option.check().map_err(StartGpuError::Option)?;
+    let asked = option.hostmem;
+    let given = start.host_visible.as_ref().map(HostWindow::size);
+    if asked == given {
+        Ok(())
+    } else {
+        Err(StartGpuError::HostVisible { asked, given })
+    }
+}
+
 /// The setup of a queue as a transport keeps it.
 pub fn queue_setup(index: u16, queue: &Queue) -> QueueSetup {
     QueueSetup {
@@ -548,7 +548,7 @@ fn make_gpu<B: Bitmap + Send + Sync + 'static>(
         saved,
         host_visible,
     } = start;
-    let renderer = new_renderer(option.backend, wakeup, requests)?;
+    let renderer = new_renderer(option, wakeup, requests)?;
     let (gpu, max_request) = match saved {
         None => new_gpu(option, renderer)?,
         Some(saved) => {
@@ -559,7 +559,7 @@ fn make_gpu<B: Bitmap + Send + Sync + 'static>(
         }
     };
     Ok(match host_visible {
-        Some(region) => (gpu.with_host_visible(region), max_request),
+        Some(region) => (gpu.with_host_visible(Box::new(region)), max_request),
         None => (gpu, max_request),
     })
 }

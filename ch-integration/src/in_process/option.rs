@@ -66,8 +66,8 @@ impl Default for VmmGpuOption {
 
 impl VmmGpuOption {
     /// The grammar, for a command's help.
-    pub const SYNTAX: &str = "backend=2d|virgl,outputs=<1-16>,width=<pixels>,height=<pixels>,hostmem=<bytes>,\
-                              freeze=on|off,layout=seed|tail,control=<control_socket_path>,\
+    pub const SYNTAX: &str = "backend=2d|virgl,venus=on|off,outputs=<1-16>,width=<pixels>,height=<pixels>,\
+                              hostmem=<bytes>,freeze=on|off,layout=seed|tail,control=<control_socket_path>,\
                               socket=<vfio_user_socket_path>";
 
     /// Checks what a text could not say but JSON can.
@@ -171,12 +171,12 @@ mod tests {
 
     #[test]
     fn every_key_is_read_and_those_of_the_bus_are_left_to_the_vmm() {
-        let text = "id=gpu0,pci_segment=1,pci_device_id=4,backend=2d,outputs=2,width=640,height=480,hostmem=64M,\
+        let text = "id=gpu0,pci_segment=1,pci_device_id=4,backend=2d,outputs=2,width=640,height=480,max_host_bytes=64M,\
                     freeze=on,layout=tail,control=/run/control";
         let option: VmmGpuOption = text.parse().unwrap();
         assert_eq!(option.gpu.backend, Backend::TwoD);
         assert_eq!(option.gpu.outputs, 2);
-        assert_eq!(option.gpu.hostmem, Some(64 << 20));
+        assert_eq!(option.gpu.limits["max_host_bytes"], 64 << 20);
         assert_eq!(option.layout(), Layout::Tail);
         assert_eq!(option.control, Some("/run/control".into()));
         assert_eq!("".parse(), Ok(VmmGpuOption::default()));
@@ -212,7 +212,7 @@ mod tests {
             ("id=a,id=b", "'id' is given twice"),
             (
                 "depth=8",
-                "unknown key 'depth'; the keys are backend, outputs, width, height, hostmem, freeze, layout, \
+                "unknown key 'depth'; the keys are backend, venus, outputs, width, height, hostmem, freeze, layout, \
                  control, socket, id and pci_segment",
             ),
         ] {
@@ -242,6 +242,9 @@ mod tests {
             (r#"{"width": 0}"#, "1 to 32768"),
             (r#"{"height": 4294967295}"#, "1 to 32768"),
             (r#"{"hostmem": 0}"#, "hostmem=0"),
+            (r#"{"hostmem": 4097}"#, "hostmem=4097"),
+            (r#"{"hostmem": 1048576}"#, "backend=virgl"),
+            (r#"{"venus": true}"#, "backend=virgl"),
             (r#"{"socket": "/x", "outputs": 2}"#, "socket"),
             (r#"{"freeze": false, "layout": "seed"}"#, "layout"),
         ] {

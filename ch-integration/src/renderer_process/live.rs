@@ -4,14 +4,15 @@
 //! Calls to a renderer that runs.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use virtio_gpu_s3::renderer::{GuestPages, MappedRegion};
+use virtio_gpu_s3::renderer::{BlobMapping, GuestPages, MappedRegion};
 use virtio_gpu_s3::{BYTES_PER_PIXEL, Fence, Rect, RendererError};
 
 use super::channel::ChannelError;
 use super::process::Process;
-use super::protocol::{Answer, Call, Head, MAX_INLINE, Piece, Place, split};
+use super::protocol::{Answer, Call, Head, MAX_INLINE, Mapped, MessageError, Piece, Place, split};
 use super::regions::Regions;
 use super::scratch::SCRATCH_BYTES;
 
@@ -41,7 +42,7 @@ impl From<ChannelError> for CallError {
 }
 
 const fn refused(what: &'static str, code: i32) -> CallError {
-    CallError::Renderer(RendererError::Refused { what, code })
+    CallError::Renderer(RendererError::refused(what, code))
 }
 
 fn no_room() -> CallError {
@@ -212,6 +213,22 @@ impl Live {
         Ok(())
     }
 
+    pub(super) fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, CallError> {
+        self.send(&Call::MapBlob { resource_id }, &[], None)?;
+        let (message, file) = self.process.receive_with_fd()?;
+        let mapped = answer_of(message)?;
+        let (mapped, _): (Mapped, _) = split(mapped).map_err(ChannelError::from)?;
+        if mapped.file != file.is_some() {
+            return Err(ChannelError::from(MessageError::Decode).into());
+        }
+        Ok(BlobMapping {
+            resource_id,
+            file: file.map(File::from),
+            size: mapped.size,
+            map_info: mapped.map_info,
+        })
+    }
+
     /// The number of a region, which is mapped if it was not.
     fn map(&mut self, region: &MappedRegion) -> Result<u32, CallError> {
         let Some(file) = &region.file else {
@@ -246,12 +263,15 @@ impl Live {
     }
 
     fn answer(&mut self) -> Result<&[u8], CallError> {
-        let message = self.process.receive()?;
-        let (answer, bytes): (Answer, &[u8]) = split(message).map_err(ChannelError::from)?;
-        match answer {
-            Ok(()) => Ok(bytes),
-            Err(failure) => Err(CallError::Renderer(failure.into())),
-        }
+        answer_of(self.process.receive()?)
+    }
+}
+
+fn answer_of(message: &[u8]) -> Result<&[u8], CallError> {
+    let (answer, bytes): (Answer, &[u8]) = split(message).map_err(ChannelError::from)?;
+    match answer {
+        Ok(()) => Ok(bytes),
+        Err(failure) => Err(CallError::Renderer(failure)),
     }
 }
 

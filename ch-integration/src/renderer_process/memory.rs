@@ -23,7 +23,7 @@ pub(super) struct Memory {
 }
 
 fn refused<T>(what: &'static str) -> Result<T, RendererError> {
-    Err(RendererError::Refused { what, code: EINVAL })
+    Err(RendererError::refused(what, EINVAL))
 }
 
 impl Memory {

@@ -9,10 +9,10 @@
 //!
 //! Two sockets join them. On one the device asks and waits for the answer; fences that signalled come on the other.
 //! Guest memory is not copied: the renderer's process maps the files that the VMM gave, while a resource needs them.
+//! The other way a blob that the guest maps comes as the file that it lies in.
 //! Pixels and long streams go through one more piece of shared memory.
 
 mod channel;
-mod failure;
 mod live;
 mod memory;
 mod messages;
@@ -51,6 +51,8 @@ pub struct RendererProgram {
     pub restarts_a_minute: usize,
     /// How long it may take over one call.
     pub call_limit: Duration,
+    /// Whether it renders Vulkan too (`--gpu venus=on`).
+    pub venus: bool,
 }
 
 impl RendererProgram {
@@ -60,6 +62,7 @@ impl RendererProgram {
             path,
             restarts_a_minute: RESTARTS_A_MINUTE,
             call_limit: CALL_LIMIT,
+            venus: false,
         }
     }
 

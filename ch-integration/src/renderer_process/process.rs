@@ -21,6 +21,7 @@ use super::channel::{Buffer, Channel, ChannelError};
 use super::protocol::{Head, MAX_FENCES, MessageError, Signalled, Start, Started, split};
 use super::scratch::{SCRATCH_BYTES, Scratch, ScratchError};
 use super::{RendererProgram, SUBCOMMAND, Wake, messages};
+use crate::linger::Linger;
 
 /// Compiling Mesa's first shaders takes most of a second on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -93,6 +94,7 @@ impl From<MessageError> for StartProcessError {
 pub(super) struct Process {
     calls: Channel,
     buffer: Buffer,
+    linger: Linger,
     scratch: Scratch,
     id: u32,
     watch: Arc<Watch>,
@@ -156,7 +158,7 @@ impl Process {
                 why: error.to_string(),
             })?;
         let mut process = Self::watched(Reaped(child), calls, fences, scratch, wake)?;
-        let capsets = process.greet(their_scratch, program.call_limit)?;
+        let capsets = process.greet(their_scratch, program)?;
         Ok((process, capsets))
     }
 
@@ -178,6 +180,7 @@ impl Process {
         let mut process = Self {
             calls,
             buffer: Buffer::new(),
+            linger: Linger::of_calls(),
             scratch,
             id,
             watch,
@@ -194,11 +197,12 @@ impl Process {
     fn greet(
         &mut self,
         their_scratch: OwnedFd,
-        call_limit: Duration,
+        program: &RendererProgram,
     ) -> Result<Vec<CapsetInfo>, StartProcessError> {
         self.calls.limit(START_LIMIT)?;
         let head = Head::of(&Start {
             scratch: SCRATCH_BYTES as u64,
+            venus: program.venus,
         })?;
         let sent = self
             .calls
@@ -215,7 +219,7 @@ impl Process {
                 return Err(StartProcessError::Renderer { why });
             }
         };
-        self.calls.limit(call_limit)?;
+        self.calls.limit(program.call_limit)?;
         let mut state = self.watch.lock();
         state.wanted = true;
         match state.ended.clone() {
@@ -236,7 +240,12 @@ impl Process {
 
     /// Waits for the answer to one.
     pub(super) fn receive(&mut self) -> Result<&[u8], ChannelError> {
-        self.calls.receive(&mut self.buffer)
+        self.calls.receive_soon(&mut self.buffer, &mut self.linger)
+    }
+
+    /// The same, with the file that may come along.
+    pub(super) fn receive_with_fd(&mut self) -> Result<(&[u8], Option<OwnedFd>), ChannelError> {
+        self.calls.receive_with_fd(&mut self.buffer)
     }
 
     pub(super) fn id(&self) -> u32 {

@@ -10,9 +10,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use virtio_gpu_s3::renderer::{BlobParams, CapsetInfo, Resource3d, Transfer3d};
-use virtio_gpu_s3::{Fence, Rect};
-
-use super::failure::Failure;
+use virtio_gpu_s3::{Fence, Rect, RendererError};
 
 /// Longest message. Linux gives a socket's buffer three times as much.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
@@ -42,6 +40,8 @@ pub(super) enum Place {
 pub(super) struct Start {
     /// Its size.
     pub(super) scratch: u64,
+    /// Whether Vulkan is rendered too.
+    pub(super) venus: bool,
 }
 
 /// The renderer's answer to it.
@@ -112,6 +112,18 @@ pub(super) enum Call {
         offset: u64,
         length: u32,
     },
+    /// With the bytes.
+    WriteBlob {
+        resource_id: u32,
+        offset: u64,
+    },
+    /// Answered by a [`Mapped`], with the blob's file where it has one.
+    MapBlob {
+        resource_id: u32,
+    },
+    UnmapBlob {
+        resource_id: u32,
+    },
     /// Rows without gaps, in the scratch memory.
     WritePixels {
         resource_id: u32,
@@ -143,8 +155,17 @@ pub(super) struct Piece {
     pub(super) length: u64,
 }
 
-/// What the renderer answers; a capset's bytes come with it.
-pub(super) type Answer = Result<(), Failure>;
+/// What the renderer answers; a capset's bytes come with it, and what a blob was mapped as.
+pub(super) type Answer = Result<(), RendererError>;
+
+/// What comes with the answer to [`Call::MapBlob`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Mapped {
+    pub(super) size: u64,
+    pub(super) map_info: u32,
+    /// Whether a file comes too.
+    pub(super) file: bool,
+}
 
 /// Fences that signalled.
 pub(super) type Signalled = Vec<Fence>;
@@ -189,4 +210,46 @@ pub(super) fn split<'a, T: Deserialize<'a>>(
 /// Cuts an error's text to what a header holds.
 pub(super) fn text(text: &str) -> String {
     text.chars().take(MAX_TEXT / 4).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use virtio_gpu_s3::renderer::StreamError;
+
+    use super::*;
+
+    #[test]
+    fn every_error_arrives_as_it_left() {
+        let (command, at, id) = (43, 7, 10);
+        let outside = StreamError::Outside {
+            command,
+            at,
+            id,
+            field: "box.x + box.w".into(),
+            value: 65,
+        };
+        let too_much = StreamError::TooMuch {
+            command,
+            at,
+            what: "sub-contexts".into(),
+            asked: 1025,
+            most: 1024,
+        };
+        for error in [
+            RendererError::unsupported("a mapping"),
+            RendererError::OutOfMemory { bytes: 1 << 40 },
+            RendererError::refused("a stream", -22),
+            RendererError::Gone,
+            StreamError::NoDwords { bytes: 3 }.into(),
+            StreamError::Unknown { command, at }.into(),
+            StreamError::NoSuchResource { command, at, id }.into(),
+            outside.into(),
+            too_much.into(),
+        ] {
+            let answer: Answer = Err(error);
+            let head = Head::of(&answer).unwrap();
+            let (arrived, rest): (Answer, _) = split(head.bytes()).unwrap();
+            assert_eq!((arrived, rest), (answer, &[][..]));
+        }
+    }
 }

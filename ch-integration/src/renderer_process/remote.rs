@@ -300,6 +300,19 @@ impl Renderer for RemoteRenderer {
         self.with(|live| live.read_blob(resource_id, offset, target))
     }
 
+    fn write_blob(
+        &mut self,
+        resource_id: u32,
+        offset: u64,
+        source: &[u8],
+    ) -> Result<(), RendererError> {
+        let call = Call::WriteBlob {
+            resource_id,
+            offset,
+        };
+        self.with(|live| live.call(&call, source))
+    }
+
     fn write_pixels(
         &mut self,
         resource_id: u32,
@@ -332,17 +345,12 @@ impl Renderer for RemoteRenderer {
         }
     }
 
-    /// What another process maps has no address here.
-    fn map_blob(&mut self, _: u32) -> Result<BlobMapping, RendererError> {
-        Err(RendererError::Unsupported {
-            what: "blobs mapped out of another process",
-        })
+    fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
+        self.with(|live| live.map_blob(resource_id))
     }
 
-    fn unmap_blob(&mut self, _: u32) -> Result<(), RendererError> {
-        Err(RendererError::Unsupported {
-            what: "blobs mapped out of another process",
-        })
+    fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError> {
+        self.let_go(&Call::UnmapBlob { resource_id })
     }
 
     fn failure(&self) -> Option<String> {

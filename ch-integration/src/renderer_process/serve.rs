@@ -9,27 +9,29 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use libc::c_uint;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use thiserror::Error;
-use virtio_gpu_s3::renderer::GuestPages;
+use virtio_gpu_s3::renderer::{BlobMapping, GuestPages};
 use virtio_gpu_s3::{
     BYTES_PER_PIXEL, Fence, Rect, Renderer, RendererError, RutabagaConfig, RutabagaRenderer,
     SignalledFences,
 };
 
 use super::channel::{Buffer, Channel, ChannelError};
-use super::failure::Failure;
 use super::memory::Memory;
-use super::protocol::{Answer, Call, Head, MAX_FENCES, Piece, Place, Start, Started, split, text};
+use super::protocol::{
+    Answer, Call, Head, MAX_FENCES, Mapped, Piece, Place, Start, Started, split, text,
+};
 use super::scratch::{SCRATCH_BYTES, Scratch};
+use crate::linger::Linger;
 
 /// The first that is not standard input, output or error.
 const FIRST_FD: c_uint = 3;
@@ -88,7 +90,7 @@ pub fn serve() -> Result<(), ServeError> {
     let scratch = scratch.filter(|_| start.scratch == SCRATCH_BYTES as u64);
     let scratch = scratch.ok_or_else(|| not_a_child(&"no shared memory"))?;
     let scratch = Scratch::map(scratch).map_err(|error| protocol(&error))?;
-    let renderer = match start_renderer(&fences) {
+    let renderer = match start_renderer(&start, &fences) {
         Ok(renderer) => renderer,
         Err(why) => {
             let started: Started = Err(text(&why));
@@ -98,7 +100,9 @@ pub fn serve() -> Result<(), ServeError> {
     };
     // Everything that it needs of the host is open, and no byte of a guest was read: privileges can go here.
     greet(&calls, &Ok(renderer.capsets()))?;
-    Server::new(renderer, scratch).run(&calls, &mut buffer)
+    let mut linger = Linger::of_calls();
+    let wait = |renderer: &mut RutabagaRenderer| wait_for_call(&calls, renderer, &mut linger);
+    Server::new(renderer, scratch).run(&calls, &mut buffer, wait)
 }
 
 fn greet(calls: &Channel, started: &Started) -> Result<(), ServeError> {
@@ -145,8 +149,11 @@ fn end_with(fences: &Arc<Channel>) -> Result<(), ServeError> {
     spawned.map(drop).map_err(|error| not_a_child(&error))
 }
 
-fn start_renderer(fences: &Arc<Channel>) -> Result<RutabagaRenderer, String> {
-    let config = RutabagaConfig::default();
+fn start_renderer(start: &Start, fences: &Arc<Channel>) -> Result<RutabagaRenderer, String> {
+    let config = RutabagaConfig {
+        venus: start.venus,
+        ..RutabagaConfig::default()
+    };
     let signalled = Arc::new(OnceLock::<SignalledFences>::new());
     let (taken, fences) = (signalled.clone(), fences.clone());
     // The socket never fills: the device reads it whatever else it does, and has few fences outstanding.
@@ -155,9 +162,34 @@ fn start_renderer(fences: &Arc<Channel>) -> Result<RutabagaRenderer, String> {
             tell(&fences, &signalled.take());
         }
     };
-    let renderer = RutabagaRenderer::new(&config, wake).map_err(|error| error.to_string())?;
+    let renderer = RutabagaRenderer::on_this_thread(&config, wake);
+    let renderer = renderer.map_err(|error| error.to_string())?;
     drop(signalled.set(renderer.signalled()));
     Ok(renderer)
+}
+
+/// Waits for a call, looking a while before this thread sleeps, and fetches results of queries meanwhile.
+fn wait_for_call(calls: &Channel, renderer: &mut RutabagaRenderer, linger: &mut Linger) {
+    let at_once = Timespec::default();
+    let looked = linger.look(|| is_ready(calls, renderer, Some(&at_once)));
+    while !looked && !is_ready(calls, renderer, None) {}
+    linger.found();
+}
+
+/// Whether there is a call, or who makes them is gone, within the time given.
+fn is_ready(calls: &Channel, renderer: &mut RutabagaRenderer, limit: Option<&Timespec>) -> bool {
+    let queries = renderer.descriptor();
+    let mut fds = [
+        PollFd::new(calls, PollFlags::IN),
+        PollFd::new(&queries, PollFlags::IN),
+    ];
+    // What fails is left to the call's own receiving.
+    let failed = !matches!(poll(&mut fds, limit), Ok(_) | Err(Errno::INTR));
+    let [call, queries] = fds.map(|fd| !fd.revents().is_empty());
+    if queries {
+        renderer.fetch_queries();
+    }
+    failed || call
 }
 
 fn tell(channel: &Channel, fences: &[Fence]) {
@@ -166,6 +198,32 @@ fn tell(channel: &Channel, fences: &[Fence]) {
         if let Ok(head) = Head::of(&fences) {
             drop(channel.send(head.bytes(), &[], None));
         }
+    }
+}
+
+/// What comes with an answer.
+#[derive(Debug, Default)]
+struct With {
+    bytes: Vec<u8>,
+    file: Option<File>,
+}
+
+impl With {
+    fn mapped(blob: BlobMapping) -> Result<Self, RendererError> {
+        let BlobMapping {
+            resource_id: _,
+            file,
+            size,
+            map_info,
+        } = blob;
+        let mapped = Mapped {
+            size,
+            map_info,
+            file: file.is_some(),
+        };
+        let bytes = postcard::to_allocvec(&mapped);
+        let bytes = bytes.map_err(|_| refused("an answer that is too long"))?;
+        Ok(Self { bytes, file })
     }
 }
 
@@ -188,8 +246,15 @@ impl<R: Renderer> Server<R> {
         }
     }
 
-    fn run(mut self, calls: &Channel, buffer: &mut Buffer) -> Result<(), ServeError> {
+    /// `wait` returns when there is a call, or at any time before.
+    fn run(
+        mut self,
+        calls: &Channel,
+        buffer: &mut Buffer,
+        mut wait: impl FnMut(&mut R),
+    ) -> Result<(), ServeError> {
         loop {
+            wait(&mut self.renderer);
             let (message, fd) = match calls.receive_with_fd(buffer) {
                 Ok(received) => received,
                 Err(ChannelError::Closed) => return Ok(()),
@@ -211,12 +276,13 @@ impl<R: Renderer> Server<R> {
                 continue;
             }
             let done = self.handle(call, bytes, fd);
-            let (answer, bytes): (Answer, _) = match done {
-                Ok(bytes) => (Ok(()), bytes),
-                Err(error) => (Err(Failure::from(error)), Vec::new()),
+            let (answer, with): (Answer, _) = match done {
+                Ok(with) => (Ok(()), with),
+                Err(error) => (Err(error), With::default()),
             };
             let head = Head::of(&answer).map_err(|error| protocol(&error))?;
-            let sent = calls.send(head.bytes(), &bytes, None);
+            let file = with.file.as_ref().map(AsFd::as_fd);
+            let sent = calls.send(head.bytes(), &with.bytes, file);
             sent.map_err(|error| protocol(&error))?;
         }
     }
@@ -232,16 +298,25 @@ impl<R: Renderer> Server<R> {
         Ok(bytes)
     }
 
-    /// What the device asks. Its answer may have bytes.
+    /// What the device asks.
     fn handle(
         &mut self,
         call: Call,
         bytes: &[u8],
         fd: Option<OwnedFd>,
-    ) -> Result<Vec<u8>, RendererError> {
+    ) -> Result<With, RendererError> {
         let renderer = &mut self.renderer;
         match call {
-            Call::Capset { id, version } => return renderer.capset(id, version),
+            Call::Capset { id, version } => {
+                let (bytes, file) = (renderer.capset(id, version)?, None);
+                return Ok(With { bytes, file });
+            }
+            Call::MapBlob { resource_id } => return With::mapped(renderer.map_blob(resource_id)?),
+            Call::UnmapBlob { resource_id } => renderer.unmap_blob(resource_id)?,
+            Call::WriteBlob {
+                resource_id,
+                offset,
+            } => renderer.write_blob(resource_id, offset, bytes)?,
             Call::CreateContext {
                 ctx_id,
                 context_init,
@@ -263,7 +338,7 @@ impl<R: Renderer> Server<R> {
             Call::CreateFence(fence) => renderer.create_fence(fence)?,
             call => self.handle_memory(call, bytes, fd)?,
         }
-        Ok(Vec::new())
+        Ok(With::default())
     }
 
     /// Those that move bytes or say where they are.
@@ -376,7 +451,7 @@ impl<R: Renderer> Server<R> {
 const EINVAL: i32 = 22;
 
 fn refused(what: &'static str) -> RendererError {
-    RendererError::Refused { what, code: EINVAL }
+    RendererError::refused(what, EINVAL)
 }
 
 fn outside() -> RendererError {

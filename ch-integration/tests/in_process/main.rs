@@ -9,6 +9,7 @@
 )]
 
 mod control;
+mod idle;
 mod lifecycle;
 mod rings;
 #[cfg(feature = "virgl")]

@@ -12,7 +12,7 @@ use vm_memory::{
     GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap,
 };
 
-use crate::vmm::{RAM_BASE, RAM_SIZE, Vmm, new_memory, type_of, wait_until};
+use crate::vmm::{Memory, RAM_BASE, RAM_SIZE, Vmm, new_memory, type_of, wait_until};
 
 #[test]
 fn a_command_is_answered_with_an_interrupt_and_the_memory_is_marked_dirty() {
@@ -104,6 +104,22 @@ fn a_buffer_outside_guest_memory_is_used_with_nothing_written_and_counted() {
     assert_eq!(vmm.gpu.status().unwrap().counters.bad_chains, 4);
     let picture = vmm.show(1);
     vmm.must_show(&picture);
+}
+
+#[test]
+fn rings_that_were_unmapped_for_a_while_are_served_again() {
+    let mut vmm = Vmm::running();
+    vmm.show(1);
+    let whole = vmm.memory.memory();
+    vmm.memory.lock().unwrap().replace(Memory::new());
+    vmm.gpu.memory_changed().unwrap();
+    // The worker has looked at the rings meanwhile.
+    assert!(vmm.gpu.status().is_some());
+    vmm.memory.lock().unwrap().replace((*whole).clone());
+    vmm.gpu.memory_changed().unwrap();
+    let picture = vmm.draw(2);
+    vmm.must_show(&picture);
+    assert!(vmm.interrupts.reasons.lock().unwrap().is_empty());
 }
 
 #[test]

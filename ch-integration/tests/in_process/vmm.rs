@@ -268,6 +268,13 @@ impl Vmm {
         self.guard().read_obj(GuestAddress(base + 0x2002)).unwrap()
     }
 
+    /// From which buffer on the device asks for doorbells (VIRTIO 1.4 §2.7.10).
+    pub(crate) fn avail_event(&self, queue: u16) -> u16 {
+        let base = RINGS + u64::from(queue) * RING_STRIDE;
+        let at = base + 0x2004 + u64::from(QUEUE_SIZE) * 8;
+        self.guard().read_obj(GuestAddress(at)).unwrap()
+    }
+
     /// Makes resource 1, shows it, and draws a picture. Returns what must be seen.
     pub(crate) fn show(&mut self, seed: u32) -> Image {
         let rect = Rect::sized(WIDTH, HEIGHT);

@@ -18,7 +18,8 @@ use virtio_gpu_s3::testing::request;
 use virtio_pci_freeze::Register;
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 
-use crate::virgl::{TEXTURE, blue, clear, fenced, make_target, send};
+use crate::blobs::{self, MAPPED};
+use crate::virgl::{TEXTURE, blue, clear, make_target, send};
 use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
 
 const NEEDS_RESET: u8 = DeviceStatus::DEVICE_NEEDS_RESET;
@@ -41,6 +42,10 @@ fn script(directory: &Path, text: &str) -> PathBuf {
 
 impl Patient {
     fn start(change: impl FnOnce(&mut RendererProgram)) -> Self {
+        Self::start_with("backend=virgl", change)
+    }
+
+    fn start_with(gpu: &str, change: impl FnOnce(&mut RendererProgram)) -> Self {
         let directory = TempDir::new().unwrap();
         let number = directory.path().join("number");
         let program = env!("CARGO_BIN_EXE_virtio-gpu-s3d");
@@ -50,7 +55,7 @@ impl Patient {
         );
         let mut program = RendererProgram::new(script(directory.path(), &text));
         change(&mut program);
-        let server = Server::start_in(RendererPlace::Process(program), "backend=virgl");
+        let server = Server::start_in(RendererPlace::Process(program), gpu);
         let events = server.device.subscribe();
         Self {
             server,
@@ -93,7 +98,7 @@ fn connect(patient: &Patient) -> Vmm {
 }
 
 fn draw(vmm: &mut Vmm, value: f32, expected: u8) {
-    let answer = send(vmm, &fenced(clear(value), 2));
+    let answer = send(vmm, &request::fenced(1, 2, clear(value)));
     assert_eq!(answer, ResponseType::OK_NODATA);
     assert_eq!(blue(vmm), expected);
 }
@@ -109,7 +114,7 @@ fn a_crash_in_the_middle_of_a_scene_costs_the_scene_and_a_reset_brings_a_new_ren
     kill_process(renderer, Signal::STOP).unwrap();
     let before = vmm.used(0);
     let at = RAM_BASE + 0x1_8000;
-    vmm.offer(0, &fenced(clear(0.4), 3), (at, 24));
+    vmm.offer(0, &request::fenced(1, 3, clear(0.4)), (at, 24));
     kill_process(renderer, Signal::SEGV).unwrap();
     kill_process(renderer, Signal::CONT).unwrap();
     patient.crash(renderer);
@@ -123,7 +128,7 @@ fn a_crash_in_the_middle_of_a_scene_costs_the_scene_and_a_reset_brings_a_new_ren
     // The VMM has its device, the guest its picture in 2D and errors in 3D.
     let display = vmm.command(0, &request::get_display_info(), 408);
     assert_eq!(display[..2], [0x01, 0x11]);
-    let answer = send(&mut vmm, &fenced(clear(0.6), 4));
+    let answer = send(&mut vmm, &request::fenced(1, 4, clear(0.6)));
     assert_eq!(answer, ResponseType::ERR_UNSPEC);
     let status = patient.server.device.status().unwrap();
     assert!(status.counters.errors_by_kind["host"] > 0);
@@ -174,7 +179,7 @@ fn a_renderer_that_hangs_is_ended() {
     make_target(&mut vmm);
     let renderer = patient.renderer();
     kill_process(renderer, Signal::STOP).unwrap();
-    let answer = send(&mut vmm, &fenced(clear(0.4), 3));
+    let answer = send(&mut vmm, &request::fenced(1, 3, clear(0.4)));
     assert_eq!(answer, ResponseType::ERR_UNSPEC);
     let reason = patient.crashed();
     assert!(reason.contains("no answer in time"), "{reason}");
@@ -267,4 +272,24 @@ fn a_program_that_is_no_renderer_is_named_with_what_it_did() {
     let missing = RendererProgram::new(directory.path().join("missing"));
     let error = RemoteRenderer::new(missing, || {}).unwrap_err();
     assert!(error.to_string().contains("missing"), "{error}");
+}
+
+#[test]
+fn a_blob_that_crashed_with_its_renderer_reads_zeros_and_a_reset_makes_room_for_the_next() {
+    let patient = Patient::start_with("backend=virgl,hostmem=16M", |_| {});
+    let mut vmm = connect(&patient);
+    for value in [7, 9] {
+        blobs::make_buffers(&mut vmm);
+        assert_eq!(blobs::map(&mut vmm, 40, 0x1000), MAPPED);
+        blobs::write(&mut vmm, 0x1000, &[value; 4]);
+        assert_eq!(blobs::read(&mut vmm, 0x1000, 4), [value; 4]);
+        patient.crash(patient.renderer());
+        patient.crashed();
+        assert_eq!(blobs::read(&mut vmm, 0x1000, 4), [0; 4]);
+        blobs::write(&mut vmm, 0x1000, &[1; 4]);
+        assert_ne!(vmm.status().0 & NEEDS_RESET, 0);
+        vmm.start_driver();
+        assert_eq!(patient.resources(), 0);
+        assert_eq!(blobs::read(&mut vmm, 0x1000, 4), [0; 4]);
+    }
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use ch_integration::{Event, EventKind};
+use ch_integration::{Event, EventKind, State};
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_MSIX_IRQ_INDEX,
 };
@@ -99,7 +99,10 @@ fn a_ring_that_makes_no_sense_asks_for_a_reset_and_a_reset_cures_it() {
         matches!(next(&events), EventKind::NeedsReset { reason } if reason.starts_with("queue 0"))
     );
     assert!(vmm.status().contains(DeviceStatus::DEVICE_NEEDS_RESET));
+    let state = || server.device.status().map(|status| status.state);
+    assert_eq!(state(), Some(State::NeedsReset));
     vmm.start_driver();
+    assert_eq!(state(), Some(State::Running));
     assert_eq!(display_info(&mut vmm)[..4], RESP_OK_DISPLAY_INFO);
 }
 

@@ -7,6 +7,8 @@
     reason = "a test's own numbers are small"
 )]
 
+#[cfg(feature = "virgl")]
+mod blobs;
 mod connection;
 mod control;
 #[cfg(feature = "virgl")]

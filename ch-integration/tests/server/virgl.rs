@@ -12,45 +12,11 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
 
 const SIZE: u32 = 64;
-pub(crate) const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: SIZE,
-    height: SIZE,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
-};
-const WHOLE: Transfer3d = Transfer3d {
-    x: 0,
-    y: 0,
-    z: 0,
-    w: SIZE,
-    h: SIZE,
-    d: 1,
-    offset: 0,
-    level: 0,
-    stride: 0,
-    layer_stride: 0,
-};
+pub(crate) const TEXTURE: Resource3d = request::texture(SIZE, SIZE);
+const WHOLE: Transfer3d = request::whole(&TEXTURE);
 /// Behind the rings and buffers.
 const BACKING: u64 = RAM_BASE + 0x4_0000;
 const BYTES: u32 = SIZE * SIZE * 4;
-
-/// `VIRTIO_GPU_FLAG_FENCE` and a number, in context 1.
-pub(crate) fn fenced(mut request: Vec<u8>, fence_id: u64) -> Vec<u8> {
-    request[4..8].copy_from_slice(&1_u32.to_le_bytes());
-    request[8..16].copy_from_slice(&fence_id.to_le_bytes());
-    in_context(request)
-}
-
-fn in_context(mut request: Vec<u8>) -> Vec<u8> {
-    request[16..20].copy_from_slice(&1_u32.to_le_bytes());
-    request
-}
 
 /// `CLEAR` of every colour buffer, of which blue is `blue`.
 pub(crate) fn clear(blue: f32) -> Vec<u8> {
@@ -66,7 +32,7 @@ pub(crate) fn send(vmm: &mut Vmm, request: &[u8]) -> ResponseType {
 /// What the texture holds, through guest memory: all of one blue.
 pub(crate) fn blue(vmm: &mut Vmm) -> u8 {
     let read = request::transfer_3d(CommandId::TRANSFER_FROM_HOST_3D, 10, &WHOLE);
-    let answer = send(vmm, &in_context(read));
+    let answer = send(vmm, &request::in_context(1, read));
     assert_eq!(answer, ResponseType::OK_NODATA);
     let mut bytes = vec![0; BYTES as usize];
     vmm.memory
@@ -83,11 +49,11 @@ pub(crate) fn make_target(vmm: &mut Vmm) {
     let framebuffer = [5 | 3 << 16, 1, 0, 7];
     let stream = [surface.as_slice(), &framebuffer].concat();
     for request in [
-        in_context(request::ctx_create(2)),
+        request::in_context(1, request::ctx_create(2)),
         request::resource_create_3d(10, &TEXTURE),
         request::resource_attach_backing(10, backing.entries()),
-        in_context(request::ctx_attach_resource(10)),
-        fenced(request::submit_3d(&stream), 1),
+        request::in_context(1, request::ctx_attach_resource(10)),
+        request::fenced(1, 1, request::submit_3d(&stream)),
     ] {
         assert_eq!(send(vmm, &request), ResponseType::OK_NODATA);
     }
@@ -100,7 +66,7 @@ fn a_3d_context_draws_over_a_sleep_and_a_remapping_of_memory() {
     vmm.connect_irqs();
     vmm.start_driver();
     make_target(&mut vmm);
-    let answer = send(&mut vmm, &fenced(clear(0.2), 2));
+    let answer = send(&mut vmm, &request::fenced(1, 2, clear(0.2)));
     assert_eq!(answer, ResponseType::OK_NODATA);
     assert_eq!(blue(&mut vmm), 51);
 
@@ -108,7 +74,11 @@ fn a_3d_context_draws_over_a_sleep_and_a_remapping_of_memory() {
     let before = vmm.used(0);
     let taken = || server.device.status().unwrap().counters.commands;
     let taken_before = taken();
-    vmm.offer(0, &fenced(clear(0.4), 3), (RAM_BASE + 0x1_8000, 24));
+    vmm.offer(
+        0,
+        &request::fenced(1, 3, clear(0.4)),
+        (RAM_BASE + 0x1_8000, 24),
+    );
     wait_until("the request to be taken", || taken() > taken_before);
     vmm.write(Register::FreezeMode, 3);
     wait_until("the freeze", || vmm.read(Register::FreezeMode) == 3);
@@ -120,14 +90,14 @@ fn a_3d_context_draws_over_a_sleep_and_a_remapping_of_memory() {
     vmm.write(Register::DeviceStatus, 0xf);
     vmm.write(Register::FreezeMode, 0);
     assert_eq!(blue(&mut vmm), 102);
-    let answer = send(&mut vmm, &fenced(clear(0.6), 4));
+    let answer = send(&mut vmm, &request::fenced(1, 4, clear(0.6)));
     assert_eq!(answer, ResponseType::OK_NODATA);
     assert_eq!(blue(&mut vmm), 153);
 
     // The renderer kept host addresses: they go with the mapping, and come back with it.
     vmm.unmap();
     vmm.map();
-    let answer = send(&mut vmm, &fenced(clear(0.8), 5));
+    let answer = send(&mut vmm, &request::fenced(1, 5, clear(0.8)));
     assert_eq!(answer, ResponseType::OK_NODATA);
     assert_eq!(blue(&mut vmm), 204);
 
@@ -139,7 +109,7 @@ fn a_3d_context_draws_over_a_sleep_and_a_remapping_of_memory() {
     let mut vmm = Vmm::connect(&server.socket());
     vmm.start_driver();
     make_target(&mut vmm);
-    let answer = send(&mut vmm, &fenced(clear(1.0), 6));
+    let answer = send(&mut vmm, &request::fenced(1, 6, clear(1.0)));
     assert_eq!(answer, ResponseType::OK_NODATA);
     assert_eq!(blue(&mut vmm), 255);
 }

@@ -112,8 +112,14 @@ impl Vmm {
         ram.set_len(RAM_SIZE).unwrap();
         let file = FileOffset::new(ram.try_clone().unwrap(), 0);
         let range = (GuestAddress(RAM_BASE), RAM_SIZE as usize, Some(file));
+        // A socket is there before somebody listens on it.
+        let mut client = None;
+        wait_until("the server to listen", || {
+            client = Client::new(socket).ok();
+            client.is_some()
+        });
         let mut vmm = Self {
-            client: Client::new(socket).unwrap(),
+            client: client.unwrap(),
             memory: GuestMemoryMmap::from_ranges_with_files([range]).unwrap(),
             ram,
             irqs: (0..VECTORS)

@@ -49,13 +49,16 @@ pub struct Frame {
     pub screen: u64,
 }
 
-/// What was drawn or computed once, of which the guest has no copy.
+/// What was drawn, computed or written once, of which the guest has no copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// [`hash`] of a texture that a shader filled.
     pub texture: u64,
     /// [`hash`] of the bytes of a buffer that transform feedback filled.
     pub buffer: u64,
+    /// [`hash`] of what the processor wrote to memory that it shares with the GPU, and both still see; `None` on a
+    /// device without such memory.
+    pub mapped: Option<u64>,
 }
 
 /// Results that were ready long before they were asked for.

@@ -71,7 +71,7 @@ impl Cycle {
     fn run(lab: &Lab, name: &str, options: &[&str], output: &Path, suffix: &str) -> Result<Self> {
         let file = |stem: &str, extension: &str| output.join(format!("{stem}{suffix}.{extension}"));
         progress(name, "starting the device and booting Linux 7.x");
-        let server = Daemon::start_3d(lab, name, SIZE, options)?
+        let server = Daemon::start_3d(lab, name, SIZE, "", options)?
             .with_context(|| format!("{VIRGL} is not set: run scripts/demo"))?;
         let machine = Machine::new(name, Kernel::V7, Gpu::VfioUser(server.device_socket()));
         let guest = Guest::boot(lab, &machine.with_scene())?;

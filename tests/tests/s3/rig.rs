@@ -53,22 +53,27 @@ impl Rig {
         Self::boot(&lab, name, kernel, server, options, adapt).map(Some)
     }
 
-    /// As [`Rig::start`], with 3D in the server and the guest, and a screen of this size. `None` without such a server
-    /// too.
+    /// As [`Rig::start`], with 3D in the server and the guest, a screen of this size, and more for `--gpu`. `None`
+    /// without such a server too.
     pub(crate) fn start_3d(
         name: &str,
         kernel: Kernel,
         size: (u32, u32),
+        more: &str,
         options: &[&str],
     ) -> Result<Option<Self>> {
         let Some(lab) = Lab::find()? else {
             return Ok(None);
         };
-        let server = Daemon::start_3d(&lab, &format!("{name}-{kernel}"), size, options)?;
+        let server = Daemon::start_3d(&lab, &format!("{name}-{kernel}"), size, more, options)?;
         let Some(server) = server else {
             return Ok(None);
         };
-        Self::boot(&lab, name, kernel, server, options, Machine::with_scene).map(Some)
+        let adapt = |machine: Machine| match more {
+            "" => machine.with_scene(),
+            _ => machine.with_scene().with_ordered_writes(),
+        };
+        Self::boot(&lab, name, kernel, server, options, adapt).map(Some)
     }
 
     fn boot(

@@ -26,6 +26,7 @@ on_every_kernel!(
     an_opengl_client_survives_four_sleeps_with_default_options,
     an_opengl_client_survives_four_sleeps_when_the_driver_resets_the_function,
     an_opengl_client_survives_four_sleeps_with_freeze_mode_alone,
+    an_opengl_client_keeps_its_view_of_the_hosts_memory_over_four_sleeps,
     an_opengl_client_of_a_device_without_retention_loses_its_objects,
     a_stock_benchmark_goes_on_after_a_sleep,
 );
@@ -64,8 +65,8 @@ struct Before {
 
 impl Before {
     /// `None` where there is no lab, or no server with 3D.
-    fn start(name: &str, kernel: Kernel, options: &[&str]) -> Result<Option<Self>> {
-        let Some(rig) = Rig::start_3d(name, kernel, SIZE, options)? else {
+    fn start(name: &str, kernel: Kernel, more: &str, options: &[&str]) -> Result<Option<Self>> {
+        let Some(rig) = Rig::start_3d(name, kernel, SIZE, more, options)? else {
             return Ok(None);
         };
         let client: Client = rig.guest.scene(SceneRequest::Describe)?;
@@ -150,10 +151,31 @@ impl Before {
     }
 }
 
-fn four_sleeps(name: &str, kernel: Kernel, options: &[&str], freeze_mode: bool) -> Result<()> {
-    let Some(before) = Before::start(name, kernel, options)? else {
+/// A client that has memory of the host's OpenGL in its sight (`GL_EXT_buffer_storage`), writes the light of each frame
+/// there, and reads after each sleep what it wrote before all of them.
+fn an_opengl_client_keeps_its_view_of_the_hosts_memory_over_four_sleeps(
+    kernel: Kernel,
+) -> Result<()> {
+    let options: &[&str] = &SOFT_RESET;
+    let Some(before) = Before::start("virgl-hostmem", kernel, "hostmem=64M", options)? else {
         return Ok(());
     };
+    let found = before.rig.guest.dmesg(0)?;
+    let features = found.iter().find(|it| it.text.contains("+host_visible"));
+    ensure!(features.is_some(), "no shared memory: {found:?}");
+    ensure!(before.kept.mapped.is_some(), "nothing is mapped");
+    sleep_four_times(&before, false)
+}
+
+fn four_sleeps(name: &str, kernel: Kernel, options: &[&str], freeze_mode: bool) -> Result<()> {
+    let Some(before) = Before::start(name, kernel, "", options)? else {
+        return Ok(());
+    };
+    ensure!(before.kept.mapped.is_none(), "{:?}", before.kept);
+    sleep_four_times(&before, freeze_mode)
+}
+
+fn sleep_four_times(before: &Before, freeze_mode: bool) -> Result<()> {
     let rig = &before.rig;
     for (sleep, pair) in (1..).zip(FRAMES.windows(2)) {
         let context = || format!("sleep {sleep}");
@@ -180,7 +202,7 @@ fn four_sleeps(name: &str, kernel: Kernel, options: &[&str], freeze_mode: bool) 
 }
 
 fn an_opengl_client_of_a_device_without_retention_loses_its_objects(kernel: Kernel) -> Result<()> {
-    let Some(before) = Before::start("virgl-freeze-off", kernel, &NO_RETENTION)? else {
+    let Some(before) = Before::start("virgl-freeze-off", kernel, "", &NO_RETENTION)? else {
         return Ok(());
     };
     let rig = &before.rig;
@@ -216,7 +238,7 @@ fn a_stock_benchmark_goes_on_after_a_sleep(kernel: Kernel) -> Result<()> {
     // virtio-gpu's driver shows no pixels with an alpha channel.
     const RUN: &str = "chroot /scene /usr/bin/glmark2-es2-drm --visual-config alpha=0 \
                        --benchmark shading:shading=phong:duration=8";
-    let Some(rig) = Rig::start_3d("virgl-glmark2", kernel, SIZE, &SOFT_RESET)? else {
+    let Some(rig) = Rig::start_3d("virgl-glmark2", kernel, SIZE, "", &SOFT_RESET)? else {
         return Ok(());
     };
     let command = format!("{{ {RUN}; echo $?; }} >{BENCHMARK_OUTPUT} 2>&1 &");

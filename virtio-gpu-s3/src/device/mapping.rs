@@ -15,6 +15,9 @@ use crate::status::ErrorKind;
 /// Mappings are of whole pages, whatever the blob's size.
 const PAGE: u64 = 4096;
 
+/// As Linux numbers it everywhere.
+const EINVAL: i32 = 22;
+
 /// A range of the region in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
@@ -58,12 +61,13 @@ impl Gpu {
             return Err(out_of_range(offset));
         }
         let mapping = self.renderer.map_blob(id)?;
+        let map_info = mapping.map_info & MAP_CACHE_MASK;
         let mapped = if mapping.size > size {
             Err(CommandError::Renderer(RendererError::OutOfMemory {
                 bytes: mapping.size,
             }))
         } else {
-            region.map(offset, size, &mapping).map_err(Into::into)
+            region.map(offset, size, mapping).map_err(Into::into)
         };
         if let Err(error) = mapped {
             if self.renderer.unmap_blob(id).is_err() {
@@ -74,7 +78,7 @@ impl Gpu {
         let resource_id = id;
         self.mappings.insert(offset, Mapping { resource_id, size });
         Ok(Reply::MapInfo(wire::RespMapInfo {
-            map_info: (mapping.map_info & MAP_CACHE_MASK).into(),
+            map_info: map_info.into(),
             padding: 0.into(),
         }))
     }
@@ -88,6 +92,45 @@ impl Gpu {
             return Ok(Reply::NoData);
         }
         Err(wrong(id, "is not mapped"))
+    }
+
+    /// Reads a blob that the guest has mapped and that has no file
+    /// ([`BlobMapping::file`](crate::renderer::BlobMapping::file)), for whoever serves the guest's
+    /// accesses.
+    ///
+    /// # Errors
+    /// It is not mapped, or ends before, or the renderer is gone.
+    pub fn read_mapped(
+        &mut self,
+        resource_id: u32,
+        offset: u64,
+        target: &mut [u8],
+    ) -> Result<(), RendererError> {
+        self.check_mapped(resource_id)?;
+        self.renderer.read_blob(resource_id, offset, target)
+    }
+
+    /// Writes such a blob.
+    ///
+    /// # Errors
+    /// It is not mapped, or ends before, or the renderer is gone.
+    pub fn write_mapped(
+        &mut self,
+        resource_id: u32,
+        offset: u64,
+        source: &[u8],
+    ) -> Result<(), RendererError> {
+        self.check_mapped(resource_id)?;
+        self.renderer.write_blob(resource_id, offset, source)
+    }
+
+    /// An access may come late, when the guest's other processor has unmapped the blob.
+    fn check_mapped(&self, resource_id: u32) -> Result<(), RendererError> {
+        let mut mappings = self.mappings.values();
+        match mappings.any(|mapping| mapping.resource_id == resource_id) {
+            true => Ok(()),
+            false => Err(RendererError::refused("an access to no mapping", EINVAL)),
+        }
     }
 
     /// Ends a resource's mapping, if it has one. The guest's sight goes first.

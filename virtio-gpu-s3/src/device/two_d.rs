@@ -108,7 +108,7 @@ impl Gpu {
             backing.check_rows(rows)?;
             let pages = Pages { backing, memory };
             self.renderer
-                .transfer_to_host(0, id, &transfer_of(rect, offset), &pages)?;
+                .transfer_to_host(0, id, &Transfer3d::of_rect(rect, offset), &pages)?;
         }
         let bytes = (rows.len as u64).saturating_mul(rows.count.into());
         let total = &mut self.counters.transferred_bytes;
@@ -158,22 +158,6 @@ pub(super) fn check_covers(backing: &Backing, size: u64) -> Result<(), GuestErro
 
 pub(super) fn wrong(id: u32, why: &'static str) -> CommandError {
     GuestError::WrongResource { id, why }.into()
-}
-
-/// Rows as far apart as the resource is wide: that is what a stride of 0 says.
-fn transfer_of(rect: Rect, offset: u64) -> Transfer3d {
-    Transfer3d {
-        x: rect.x,
-        y: rect.y,
-        z: 0,
-        w: rect.width,
-        h: rect.height,
-        d: 1,
-        offset,
-        level: 0,
-        stride: 0,
-        layer_stride: 0,
-    }
 }
 
 /// An RFC 9562 version 8 UUID: the device's namespace, then a number that is never used again.

@@ -8,7 +8,9 @@ mod pages;
 mod rutabaga;
 pub(crate) mod stream;
 
+use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
 
 use thiserror::Error;
 use vm_memory::FileOffset;
@@ -25,12 +27,13 @@ use crate::geometry::Rect;
 
 /// A renderer could not do what a valid request asked: the host's blame.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum RendererError {
     /// It does not implement this.
     #[error("The renderer does not support {what}")]
     Unsupported {
         /// What was asked.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// It has no memory left for this.
     #[error("The renderer has no {bytes} bytes left")]
@@ -42,7 +45,7 @@ pub enum RendererError {
     #[error("The renderer refused {what} with code {code}")]
     Refused {
         /// What was asked.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The renderer's own error number.
         code: i32,
     },
@@ -52,6 +55,23 @@ pub enum RendererError {
     /// It is gone, and with it everything it held.
     #[error("The renderer has ended")]
     Gone,
+}
+
+impl RendererError {
+    /// [`Refused`](Self::Refused), in words of the renderer's own.
+    pub const fn refused(what: &'static str, code: i32) -> Self {
+        Self::Refused {
+            what: Cow::Borrowed(what),
+            code,
+        }
+    }
+
+    /// [`Unsupported`](Self::Unsupported) likewise.
+    pub const fn unsupported(what: &'static str) -> Self {
+        Self::Unsupported {
+            what: Cow::Borrowed(what),
+        }
+    }
 }
 
 /// A command set a renderer speaks (VIRTIO 1.4 §5.7.6.8, `GET_CAPSET_INFO`).
@@ -111,11 +131,34 @@ pub struct Transfer3d {
     pub layer_stride: u32,
 }
 
+impl Transfer3d {
+    /// `rect` of a picture whose rows are as far apart in memory as it is wide: that is what a stride of 0 says.
+    pub(crate) const fn of_rect(rect: Rect, offset: u64) -> Self {
+        Self {
+            x: rect.x,
+            y: rect.y,
+            z: 0,
+            w: rect.width,
+            h: rect.height,
+            d: 1,
+            offset,
+            level: 0,
+            stride: 0,
+            layer_stride: 0,
+        }
+    }
+}
+
 /// A blob's memory on the host (`RESOURCE_MAP_BLOB`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct BlobMapping {
-    /// Host address of its first byte.
-    pub address: usize,
+    /// The blob.
+    pub resource_id: u32,
+    /// The file whose first bytes are the blob's: what a VMM maps where the guest shall see them.
+    /// `None` where only the renderer reaches them, with [`Renderer::read_blob`] and
+    /// [`Renderer::write_blob`]: memory of OpenGL has an address in the renderer's process, and
+    /// neither a file nor whole pages.
+    pub file: Option<File>,
     /// Bytes.
     pub size: u64,
     /// `VIRTIO_GPU_MAP_CACHE_*`.
@@ -319,6 +362,18 @@ pub trait Renderer: Send + fmt::Debug {
         target: &mut [u8],
     ) -> Result<(), RendererError>;
 
+    /// Copies `source` to a blob's bytes from `offset` on. Like [`read_blob`](Self::read_blob) it
+    /// does up to 8 aligned bytes at once, as a processor would.
+    ///
+    /// # Errors
+    /// The blob cannot be written, or ends before.
+    fn write_blob(
+        &mut self,
+        resource_id: u32,
+        offset: u64,
+        source: &[u8],
+    ) -> Result<(), RendererError>;
+
     /// Copies `source` to level 0 of a two-dimensional resource under `rect`: how a 2D resource
     /// keeps its picture when a context attaches it.
     ///
@@ -353,10 +408,10 @@ pub trait Renderer: Send + fmt::Debug {
     /// Never waits.
     fn poll(&mut self) -> Vec<Fence>;
 
-    /// Maps a blob into the host.
+    /// Makes a blob's memory ready for the guest's sight.
     ///
     /// # Errors
-    /// It cannot be mapped.
+    /// It is already, or nobody can reach it.
     fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError>;
 
     /// Ends that.

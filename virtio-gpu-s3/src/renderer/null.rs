@@ -97,7 +97,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 fn refused<T>(what: &'static str) -> Result<T, RendererError> {
-    Err(RendererError::Refused { what, code: EINVAL })
+    Err(RendererError::refused(what, EINVAL))
 }
 
 impl NullRenderer {
@@ -114,14 +114,14 @@ impl NullRenderer {
     /// Counts a call, and fails it if the test said so.
     fn call(&self, what: &'static str) -> Result<(), RendererError> {
         if !self.renders {
-            return Err(RendererError::Unsupported { what });
+            return Err(RendererError::unsupported(what));
         }
         let mut shared = lock(&self.shared);
         let number = shared.calls;
         shared.calls = shared.calls.saturating_add(1);
         if shared.fail_at == Some(number) {
             shared.fail_at = None;
-            return Err(RendererError::Refused { what, code: -1 });
+            return Err(RendererError::refused(what, -1));
         }
         Ok(())
     }
@@ -133,10 +133,7 @@ impl NullRenderer {
 
     fn resource(&mut self, id: u32) -> Result<&mut NullResource, RendererError> {
         let resource = self.resources.get_mut(&id);
-        resource.ok_or(RendererError::Refused {
-            what: "an unknown resource",
-            code: EINVAL,
-        })
+        resource.ok_or(RendererError::refused("an unknown resource", EINVAL))
     }
 
     fn add(&mut self, id: u32, width: u32, bytes: u64, backed: bool) -> Result<(), RendererError> {
@@ -191,10 +188,7 @@ impl NullRenderer {
     }
 }
 
-const NO_MEMORY: RendererError = RendererError::Refused {
-    what: "a range outside the backing",
-    code: EINVAL,
-};
+const NO_MEMORY: RendererError = RendererError::refused("a range outside the backing", EINVAL);
 
 impl Renderer for NullRenderer {
     fn capsets(&self) -> Vec<CapsetInfo> {
@@ -341,7 +335,8 @@ impl Renderer for NullRenderer {
     ) -> Result<(), RendererError> {
         self.call("pixels")?;
         let mut rows = target.chunks_mut(stride.max(1));
-        self.rows(id, &whole_rows(rect), |from, _| {
+        // Only the resource's side of it counts.
+        self.rows(id, &Transfer3d::of_rect(rect, 0), |from, _| {
             let row = rows.next().and_then(|row| row.get_mut(..from.len()));
             row.ok_or(NO_MEMORY)?.copy_from_slice(from);
             Ok(())
@@ -357,6 +352,15 @@ impl Renderer for NullRenderer {
         Ok(())
     }
 
+    fn write_blob(&mut self, id: u32, offset: u64, source: &[u8]) -> Result<(), RendererError> {
+        self.call("a blob's bytes")?;
+        let start = usize::try_from(offset).map_err(|_| NO_MEMORY)?;
+        let end = start.checked_add(source.len()).ok_or(NO_MEMORY)?;
+        let bytes = self.resource(id)?.bytes.get_mut(start..end);
+        bytes.ok_or(NO_MEMORY)?.copy_from_slice(source);
+        Ok(())
+    }
+
     fn write_pixels(
         &mut self,
         id: u32,
@@ -366,7 +370,8 @@ impl Renderer for NullRenderer {
     ) -> Result<(), RendererError> {
         self.call("pixels")?;
         let mut rows = source.chunks(stride.max(1));
-        self.rows(id, &whole_rows(rect), |to, _| {
+        // Only the resource's side of it counts.
+        self.rows(id, &Transfer3d::of_rect(rect, 0), |to, _| {
             let row = rows.next().and_then(|row| row.get(..to.len()));
             to.copy_from_slice(row.ok_or(NO_MEMORY)?);
             Ok(())
@@ -422,7 +427,8 @@ impl Renderer for NullRenderer {
             return refused("a second mapping");
         }
         Ok(BlobMapping {
-            address: resource.bytes.as_ptr().addr(),
+            resource_id: id,
+            file: None,
             size: resource.bytes.len() as u64,
             map_info: 1,
         })
@@ -443,21 +449,5 @@ impl Renderer for NullRenderer {
     /// It does not end by itself.
     fn restart(&mut self) -> Result<(), RendererError> {
         Ok(())
-    }
-}
-
-/// `rect` as a transfer of which only the resource's side counts.
-fn whole_rows(rect: Rect) -> Transfer3d {
-    Transfer3d {
-        x: rect.x,
-        y: rect.y,
-        z: 0,
-        w: rect.width,
-        h: rect.height,
-        d: 1,
-        offset: 0,
-        level: 0,
-        stride: 0,
-        layer_stride: 0,
     }
 }

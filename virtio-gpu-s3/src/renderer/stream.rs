@@ -14,6 +14,7 @@
     expect(dead_code, reason = "streams go to virglrenderer only")
 )]
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
@@ -47,6 +48,7 @@ mod command {
 
 /// Why a stream is not given to virglrenderer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StreamError {
     /// The stream is not a whole number of dwords.
     #[error("a stream of {bytes} bytes, which are no whole dwords")]
@@ -97,7 +99,9 @@ pub enum StreamError {
         id: u32,
     },
     /// A transfer outside its resource, or outside the memory it is from or to.
-    #[error("command {command} at dword {at} on resource {id}: {source}")]
+    #[error(
+        "command {command} at dword {at} on resource {id}: {field} is {value}, and that is outside"
+    )]
     Outside {
         /// Its number.
         command: u32,
@@ -106,7 +110,9 @@ pub enum StreamError {
         /// The resource.
         id: u32,
         /// What is outside.
-        source: GuestError,
+        field: Cow<'static, str>,
+        /// What it is.
+        value: u64,
     },
     /// The context would make the host hold more than it may.
     #[error("command {command} at dword {at} makes {asked} {what}, and {most} are allowed")]
@@ -116,7 +122,7 @@ pub enum StreamError {
         /// Where it starts.
         at: usize,
         /// Of what.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// How many there would be.
         asked: u64,
         /// How many there may be.
@@ -282,11 +288,18 @@ impl Command<'_> {
 
     fn outside(&self, id: u32) -> impl FnOnce(GuestError) -> StreamError {
         let (command, at) = (self.number, self.at);
-        move |source| StreamError::Outside {
-            command,
-            at,
-            id,
-            source,
+        move |error| {
+            let (field, value) = match error {
+                GuestError::Parameter { field, value } => (field, value),
+                _ => ("the range", 0),
+            };
+            StreamError::Outside {
+                command,
+                at,
+                id,
+                field: field.into(),
+                value,
+            }
         }
     }
 
@@ -360,7 +373,7 @@ impl Command<'_> {
             return Err(StreamError::TooMuch {
                 command: self.number,
                 at: self.at,
-                what,
+                what: what.into(),
                 asked,
                 most,
             });

@@ -64,8 +64,8 @@ impl HostVisible for Region {
         self.size
     }
 
-    fn map(&mut self, offset: u64, size: u64, mapping: &BlobMapping) -> Result<(), MapError> {
-        assert!(mapping.size <= size && offset + size <= self.size);
+    fn map(&mut self, offset: u64, size: u64, blob: BlobMapping) -> Result<(), MapError> {
+        assert!(blob.size <= size && offset + size <= self.size);
         let mut state = self.change(offset, size)?;
         let before = state.mapped.range(..offset + size).next_back();
         assert!(before.is_none_or(|(start, length)| start + length <= offset));

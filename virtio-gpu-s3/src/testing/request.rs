@@ -4,13 +4,13 @@
 
 use std::array;
 
-use zerocopy::{Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::zeroed;
 use crate::command::BlobLayout;
 use crate::geometry::Rect;
 use crate::protocol::wire::{self, CtrlHdr, MemEntry};
-use crate::protocol::{CommandId, CommandInfo};
+use crate::protocol::{CommandId, CommandInfo, FLAG_FENCE};
 use crate::renderer::{Resource3d, Transfer3d};
 
 fn hdr(command: CommandId) -> CtrlHdr {
@@ -308,4 +308,47 @@ fn cursor_pos(scanout: u32, x: i32, y: i32) -> wire::CursorPos {
         y: y.cast_unsigned().into(),
         padding: 0.into(),
     }
+}
+
+/// A texture of 32-bit BGRA pixels that a context can draw to.
+pub const fn texture(width: u32, height: u32) -> Resource3d {
+    Resource3d {
+        target: 2,
+        format: 1,
+        bind: 2,
+        width,
+        height,
+        depth: 1,
+        array_size: 1,
+        last_level: 0,
+        nr_samples: 0,
+        flags: 0,
+    }
+}
+
+/// The whole of a two-dimensional resource, its rows one behind the other.
+pub const fn whole(params: &Resource3d) -> Transfer3d {
+    Transfer3d::of_rect(Rect::sized(params.width, params.height), 0)
+}
+
+/// The same request in a context, where no driver fills that in.
+pub fn in_context(ctx_id: u32, request: Vec<u8>) -> Vec<u8> {
+    with_header(request, |header| header.ctx_id = ctx_id.into())
+}
+
+/// The same request in a context, with a fence on the global timeline.
+pub fn fenced(ctx_id: u32, fence_id: u64, request: Vec<u8>) -> Vec<u8> {
+    with_header(request, |header| {
+        header.flags = FLAG_FENCE.into();
+        header.fence_id = fence_id.into();
+        header.ctx_id = ctx_id.into();
+    })
+}
+
+/// A request shorter than a header stays as it is.
+fn with_header(mut request: Vec<u8>, change: impl FnOnce(&mut CtrlHdr)) -> Vec<u8> {
+    if let Ok((header, _)) = CtrlHdr::mut_from_prefix(&mut request) {
+        change(header);
+    }
+    request
 }

@@ -3,7 +3,7 @@
 //! Bytes as requests: what a guest can write to a ring, and nothing that it cannot.
 
 use super::program::{RAM_BYTES, REGION_BYTES, small_config};
-use super::{Direct, GpuDriver, Region, Screen, Transport};
+use super::{Direct, GpuDriver, Region, Screen, Transport, request};
 use crate::command;
 use crate::protocol::{COMMANDS, Queue, wire};
 use crate::renderer::stream::{Growth, Target, check};
@@ -78,16 +78,8 @@ fn check_decoded(request: &[u8], queue: Queue, features: u64) {
 
 fn check_stream(bytes: &[u8]) {
     const TEXTURE: Resource3d = Resource3d {
-        target: 2,
-        format: 1,
-        bind: 2,
-        width: 64,
-        height: 64,
-        depth: 1,
-        array_size: 1,
         last_level: 2,
-        nr_samples: 0,
-        flags: 0,
+        ..request::texture(64, 64)
     };
     let (words, _) = bytes.as_chunks::<4>();
     let words: Vec<_> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();

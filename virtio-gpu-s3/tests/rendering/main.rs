@@ -18,31 +18,9 @@ const PARAMETER: ResponseType = ResponseType::ERR_INVALID_PARAMETER;
 const CONTEXT_ID: ResponseType = ResponseType::ERR_INVALID_CONTEXT_ID;
 const RESOURCE_ID: ResponseType = ResponseType::ERR_INVALID_RESOURCE_ID;
 
-const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: 1,
-    bind: 2,
-    width: 32,
-    height: 16,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
-};
+const TEXTURE: Resource3d = request::texture(32, 16);
 const WHOLE: Rect = Rect::sized(32, 16);
-const WHOLE_TRANSFER: Transfer3d = Transfer3d {
-    x: 0,
-    y: 0,
-    z: 0,
-    w: 32,
-    h: 16,
-    d: 1,
-    offset: 0,
-    level: 0,
-    stride: 0,
-    layer_stride: 0,
-};
+const WHOLE_TRANSFER: Transfer3d = request::whole(&TEXTURE);
 
 fn fill(resource: u32, value: u32) -> Vec<u8> {
     request::submit_3d(&[1, resource, value])

@@ -7,7 +7,7 @@ use virtio_gpu_s3::renderer::Transfer3d;
 use virtio_gpu_s3::testing::{Layout, pattern, request};
 use virtio_gpu_s3::{PixelFormat, Rect};
 
-use super::scene::{SIZE, Stream, TEXTURE, TO_HOST, create, frame, scene, target, whole};
+use super::scene::{SIZE, Stream, TEXTURE, TO_HOST, create, frame, scene, target};
 use super::{OK, PARAMETER, WHOLE, lab};
 
 const FROM_HOST: CommandId = CommandId::TRANSFER_FROM_HOST_3D;
@@ -61,7 +61,7 @@ fn a_clear_reaches_guest_memory_and_the_screen() {
     let mut stream = Stream::default();
     let clear = stream.clear([1.0, 0.5, 0.25, 1.0]).request();
     assert_eq!(lab.driver.in_context(1, clear), OK);
-    let read = request::transfer_3d(FROM_HOST, 10, &whole(&TEXTURE));
+    let read = request::transfer_3d(FROM_HOST, 10, &request::whole(&TEXTURE));
     assert_eq!(lab.driver.in_context(1, read), OK);
     let bytes = lab.driver.ram.read(&memory, 0, BYTES);
     let bgra = [0x40, 0x80, 0xff, 0xff];
@@ -78,7 +78,7 @@ fn a_box_goes_to_its_place_from_an_offset_in_scattered_pages() {
     let memory = target(driver);
     let pixels = pattern(9, BYTES);
     driver.ram.write(&memory, 0, &pixels);
-    let to_host = request::transfer_3d(TO_HOST, 10, &whole(&TEXTURE));
+    let to_host = request::transfer_3d(TO_HOST, 10, &request::whole(&TEXTURE));
     assert_eq!(driver.in_context(1, to_host), OK);
     driver.ram.write(&memory, 0, &vec![0; BYTES]);
     // Rows 20 and on, from column 8, to the same place.
@@ -90,7 +90,7 @@ fn a_box_goes_to_its_place_from_an_offset_in_scattered_pages() {
         h: SIZE - 20,
         offset: u64::from(20 * stride + 8 * 4),
         stride,
-        ..whole(&TEXTURE)
+        ..request::whole(&TEXTURE)
     };
     let from_host = request::transfer_3d(FROM_HOST, 10, &part);
     assert_eq!(driver.in_context(1, from_host), OK);
@@ -175,7 +175,7 @@ fn a_texture_and_a_buffer_never_written_read_as_zeros() {
     for (id, params, bytes) in [(20, TEXTURE, BYTES), (21, buffer, 4096)] {
         let memory = create(driver, id, &params, Layout::Pages);
         driver.ram.write(&memory, 0, &vec![0xaa; bytes]);
-        let read = request::transfer_3d(FROM_HOST, id, &whole(&params));
+        let read = request::transfer_3d(FROM_HOST, id, &request::whole(&params));
         assert_eq!(driver.in_context(1, read), OK);
         assert_eq!(driver.ram.read(&memory, 0, bytes), vec![0; bytes]);
     }

@@ -6,7 +6,7 @@ use virtio_gpu_s3::protocol::CommandId;
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
 use virtio_gpu_s3::testing::{Layout, request};
 
-use super::scene::{SIZE, Stream, TEXTURE, TO_HOST, command, create, frame, scene, target, whole};
+use super::scene::{SIZE, Stream, TEXTURE, TO_HOST, command, create, frame, scene, target};
 use super::{OK, PARAMETER, UNSPEC, lab};
 
 const FROM_HOST: CommandId = CommandId::TRANSFER_FROM_HOST_3D;
@@ -54,14 +54,14 @@ fn a_transfer_beyond_a_short_backing_is_refused() {
     assert_eq!(driver.in_context(1, request::ctx_attach_resource(10)), OK);
     let row = Transfer3d {
         h: 1,
-        ..whole(&TEXTURE)
+        ..request::whole(&TEXTURE)
     };
     for command in [TO_HOST, FROM_HOST] {
         let mut send = |transfer: &Transfer3d| {
             driver.in_context(1, request::transfer_3d(command, 10, transfer))
         };
         assert_eq!(send(&row), OK);
-        assert_eq!(send(&whole(&TEXTURE)), UNSPEC);
+        assert_eq!(send(&request::whole(&TEXTURE)), UNSPEC);
         let offset = 4096 - 255;
         assert_eq!(send(&Transfer3d { offset, ..row }), UNSPEC);
         let offset = 4097;
@@ -149,7 +149,7 @@ fn a_resource_of_another_context_is_out_of_reach() {
     let driver = &mut lab.driver;
     target(driver);
     assert_eq!(driver.in_context(2, request::ctx_create(2)), OK);
-    let transfer = request::transfer_3d(TO_HOST, 10, &whole(&TEXTURE));
+    let transfer = request::transfer_3d(TO_HOST, 10, &request::whole(&TEXTURE));
     assert_eq!(driver.in_context(1, transfer.clone()), OK);
     assert_eq!(driver.in_context(2, transfer), UNSPEC);
     let mut stream = Stream::default();
@@ -166,7 +166,7 @@ fn a_texture_unreferenced_while_it_is_drawn_to_harms_nobody() {
     for _ in 0..10 {
         assert_eq!(lab.driver.in_context(1, frame()), OK);
     }
-    let transfer = request::transfer_3d(TO_HOST, 10, &whole(&TEXTURE));
+    let transfer = request::transfer_3d(TO_HOST, 10, &request::whole(&TEXTURE));
     assert_ne!(lab.driver.in_context(1, transfer), OK);
     create(&mut lab.driver, 10, &TEXTURE, Layout::Pages);
     assert_eq!(lab.host_errors(), 0);

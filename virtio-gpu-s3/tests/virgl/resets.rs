@@ -9,7 +9,7 @@ use virtio_gpu_s3::testing::{GuestRam, Layout, WithFence, request};
 use virtio_gpu_s3::{Activation, ResetKind};
 use vm_memory::GuestMemoryMmap;
 
-use super::scene::{Stream, TEXTURE, TO_HOST, create, frame, scene, target, whole};
+use super::scene::{Stream, TEXTURE, TO_HOST, create, frame, scene, target};
 use super::{OK, UNSPEC, lab};
 
 #[test]
@@ -44,7 +44,7 @@ fn what_was_made_before_sleep_draws_the_same_frame_after() {
         assert_eq!(after, Some(before), "{how:?}");
         // The memory behind the vertices is still theirs.
         let vertices = super::scene::buffer(super::scene::BIND_VERTICES, 6 * 32);
-        let to_host = request::transfer_3d(TO_HOST, 11, &whole(&vertices));
+        let to_host = request::transfer_3d(TO_HOST, 11, &request::whole(&vertices));
         assert_eq!(lab.driver.in_context(1, to_host), OK);
         assert_eq!(lab.host_errors(), 0);
     }
@@ -144,7 +144,7 @@ fn memory_that_moved_is_read_where_it_is_now_and_memory_that_went_is_left_alone(
     lab.driver.gpu().memory_changed(moved.memory()).unwrap();
     lab.driver.transport.memory = moved.memory().clone();
     lab.driver.ram = moved;
-    let to_host = request::transfer_3d(TO_HOST, 10, &whole(&TEXTURE));
+    let to_host = request::transfer_3d(TO_HOST, 10, &request::whole(&TEXTURE));
     assert_eq!(lab.driver.in_context(1, to_host.clone()), OK);
     let image = lab.shown(10);
     assert!(image.pixels.chunks(4).all(|pixel| pixel[..3] == [0x77; 3]));
@@ -155,6 +155,10 @@ fn memory_that_moved_is_read_where_it_is_now_and_memory_that_went_is_left_alone(
         .memory_changed(&GuestMemoryMmap::<()>::new());
     assert!(gone.is_err());
     assert_eq!(lab.driver.in_context(1, to_host), UNSPEC);
-    let from_host = request::transfer_3d(CommandId::TRANSFER_FROM_HOST_3D, 12, &whole(&TEXTURE));
+    let from_host = request::transfer_3d(
+        CommandId::TRANSFER_FROM_HOST_3D,
+        12,
+        &request::whole(&TEXTURE),
+    );
     assert_eq!(lab.driver.in_context(1, from_host), UNSPEC);
 }

@@ -3,7 +3,7 @@
 //! Command streams of virgl, and a scene made of what a GL program keeps between frames.
 
 use virtio_gpu_s3::protocol::CommandId;
-use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
+use virtio_gpu_s3::renderer::Resource3d;
 use virtio_gpu_s3::testing::{GpuDriver, GuestBuffer, Layout, request};
 
 use super::OK;
@@ -21,16 +21,8 @@ pub(crate) const BIND_VERTICES: u32 = 1 << 4;
 pub(crate) const BIND_CUSTOM: u32 = 1 << 17;
 
 pub(crate) const TEXTURE: Resource3d = Resource3d {
-    target: 2,
-    format: BGRA,
     bind: BIND_DRAWN,
-    width: SIZE,
-    height: SIZE,
-    depth: 1,
-    array_size: 1,
-    last_level: 0,
-    nr_samples: 0,
-    flags: 0,
+    ..request::texture(SIZE, SIZE)
 };
 
 pub(crate) const fn buffer(bind: u32, bytes: u32) -> Resource3d {
@@ -41,21 +33,6 @@ pub(crate) const fn buffer(bind: u32, bytes: u32) -> Resource3d {
         width: bytes,
         height: 1,
         ..TEXTURE
-    }
-}
-
-pub(crate) const fn whole(params: &Resource3d) -> Transfer3d {
-    Transfer3d {
-        x: 0,
-        y: 0,
-        z: 0,
-        w: params.width,
-        h: params.height,
-        d: 1,
-        offset: 0,
-        level: 0,
-        stride: 0,
-        layer_stride: 0,
     }
 }
 
@@ -193,7 +170,7 @@ pub(crate) fn scene(driver: &mut GpuDriver) {
     let floats = corners.as_flattened().as_flattened();
     let bytes: Vec<u8> = floats.iter().flat_map(|it| it.to_le_bytes()).collect();
     driver.ram.write(&memory, 0, &bytes);
-    let to_host = request::transfer_3d(TO_HOST, 11, &whole(&vertices));
+    let to_host = request::transfer_3d(TO_HOST, 11, &request::whole(&vertices));
     assert_eq!(driver.in_context(1, to_host), OK);
     assert_eq!(driver.in_context(1, states().request()), OK);
 }

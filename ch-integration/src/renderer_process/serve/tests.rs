@@ -63,9 +63,9 @@ fn backing(pieces: &[(u32, u64, u64)]) -> Vec<u8> {
     postcard::to_allocvec(&pieces.collect::<Vec<_>>()).unwrap()
 }
 
-fn what(error: RendererError) -> &'static str {
+fn what(error: RendererError) -> String {
     match error {
-        RendererError::Refused { what, .. } => what,
+        RendererError::Refused { what, .. } => what.into_owned(),
         other => panic!("{other}"),
     }
 }
@@ -152,7 +152,7 @@ fn running() -> (Channel, Scratch, JoinHandle<Result<(), ServeError>>) {
         let (renderer, _) = NullRenderer::rendering();
         let scratch = Scratch::map(file).unwrap();
         let calls = Channel::new(theirs);
-        Server::new(renderer, scratch).run(&calls, &mut Buffer::new())
+        Server::new(renderer, scratch).run(&calls, &mut Buffer::new(), |_| {})
     };
     (ours, scratch, thread::spawn(body))
 }
@@ -185,7 +185,7 @@ fn a_conversation_ends_where_the_device_closes_it() {
     assert_eq!(call(place, submit.clone(), &[], &mut buffer), Ok(()));
     scratch.put(60, &[9; 4]).unwrap();
     let refused = call(place, submit, &[], &mut buffer);
-    assert!(matches!(refused, Err(Failure::Refused { .. })));
+    assert!(matches!(refused, Err(RendererError::Refused { .. })));
     drop(calls);
     assert!(server.join().unwrap().is_ok());
 }

@@ -9,10 +9,10 @@
 mod mesh;
 mod objects;
 mod shaders;
+mod shared;
 
 use std::f32::consts::TAU;
 use std::rc::Rc;
-use std::slice;
 
 use glam::{Mat4, Vec3, Vec4};
 use glow::{
@@ -22,6 +22,7 @@ use glow::{
 use guest_agent::scene::{Client, Frame, Kept, Results, hash};
 
 use self::objects::Attribute;
+use self::shared::Shared;
 use crate::error::{Error, Result};
 
 /// Sides of the textures, in pixels.
@@ -50,6 +51,8 @@ pub(crate) struct Scene {
     gl: Rc<Context>,
     lit: Program,
     light: Buffer,
+    /// The light comes through this, where there is one.
+    shared: Option<Shared>,
     cube: Shape,
     torus: Shape,
     points: Buffer,
@@ -67,6 +70,7 @@ impl Scene {
     /// Makes everything, for a screen of `size`.
     pub(crate) fn new(gl: Rc<Context>, size: (u16, u16)) -> Result<Self> {
         let lit = objects::program(&gl, shaders::LIT_VERTEX, shaders::LIT_FRAGMENT, &[])?;
+        let shared = Shared::new(&gl)?;
         let light = objects::empty_buffer(&gl, 48)?;
         let chequers = objects::texture(&gl, CHEQUERS_SIDE.into(), Some(&chequers()))?;
         let julia = objects::texture(&gl, JULIA_SIDE.into(), None)?;
@@ -81,6 +85,7 @@ impl Scene {
             gl,
             lit,
             light,
+            shared,
             cube,
             torus,
             points,
@@ -152,24 +157,14 @@ impl Scene {
     pub(crate) fn read_kept(&self) -> Result<Kept> {
         let gl = &self.gl;
         let texture = self.read_from(Some(self.julia_framebuffer), (JULIA_SIDE, JULIA_SIDE))?;
-        let length = captured_bytes();
-        // SAFETY: a context is current, the buffer is its and of this length; the mapping is only
-        // read, and not after it ends.
-        let buffer = unsafe {
-            gl.bind_buffer(glow::ARRAY_BUFFER, Some(self.points));
-            let mapped = gl.map_buffer_range(glow::ARRAY_BUFFER, 0, length, glow::MAP_READ_BIT);
-            if mapped.is_null() {
-                return Err(Error::NoGl("mapping of a buffer"));
-            }
-            let bytes = slice::from_raw_parts(mapped, length.unsigned_abs() as usize);
-            let sum = hash(bytes.iter().copied());
-            gl.unmap_buffer(glow::ARRAY_BUFFER);
-            sum
-        };
+        let buffer = objects::hash_of(gl, self.points, captured_bytes())?;
+        let shared = self.shared.as_ref();
+        let mapped = shared.map(|shared| shared.read_notes(gl)).transpose()?;
         self.check("reading back")?;
         Ok(Kept {
             texture: hash(texture),
             buffer,
+            mapped,
         })
     }
 
@@ -211,6 +206,9 @@ impl Scene {
             EYE.extend(1.0),
         ];
         let block = mesh::bytes(block.iter().flat_map(Vec4::to_array));
+        if let Some(shared) = &self.shared {
+            return shared.give(&self.gl, &block, self.light);
+        }
         // SAFETY: a context is current, and the buffer is its and has this size.
         unsafe {
             self.gl.bind_buffer(glow::UNIFORM_BUFFER, Some(self.light));

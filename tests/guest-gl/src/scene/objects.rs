@@ -3,10 +3,14 @@
 //! Making OpenGL objects.
 #![expect(unsafe_code, reason = "every call of OpenGL is unsafe")]
 
+use std::slice;
+
 use glow::{
     Buffer, Context, Framebuffer, HasContext, PixelUnpackData, Program, Sampler, Texture,
     VertexArray,
 };
+
+use guest_agent::scene::hash;
 
 use crate::error::{Error, Result};
 
@@ -71,6 +75,23 @@ pub(super) fn empty_buffer(gl: &Context, size: i32) -> Result<Buffer> {
         gl.bind_buffer(glow::ARRAY_BUFFER, Some(buffer));
         gl.buffer_data_size(glow::ARRAY_BUFFER, size, glow::STATIC_COPY);
         Ok(buffer)
+    }
+}
+
+/// Reads a buffer of `length` bytes back.
+pub(super) fn hash_of(gl: &Context, buffer: Buffer, length: i32) -> Result<u64> {
+    // SAFETY: a context is current, the buffer is its and of this length; the mapping is only read, and not after it
+    // ends.
+    unsafe {
+        gl.bind_buffer(glow::ARRAY_BUFFER, Some(buffer));
+        let mapped = gl.map_buffer_range(glow::ARRAY_BUFFER, 0, length, glow::MAP_READ_BIT);
+        if mapped.is_null() {
+            return Err(Error::NoGl("mapping of a buffer"));
+        }
+        let bytes = slice::from_raw_parts(mapped, length.unsigned_abs() as usize);
+        let sum = hash(bytes.iter().copied());
+        gl.unmap_buffer(glow::ARRAY_BUFFER);
+        Ok(sum)
     }
 }
 

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! rutabaga on its own thread, and what is done around its mistakes.
 
+mod mapping;
+
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::io::IoSliceMut;
@@ -9,29 +11,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{mem, ptr};
 
-use rustix::mm::munmap;
 use rutabaga_gfx::{
     RUTABAGA_CAPSET_VENUS, RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2, ResourceCreate3D,
     ResourceCreateBlob, Rutabaga, RutabagaError, RutabagaIovec, RutabagaUnsupported, Transfer3D,
 };
 use zerocopy::IntoBytes;
 
+use self::mapping::Blob;
 use super::fences::FenceTable;
 use crate::fence::{Fence, Timeline};
 use crate::geometry::Rect;
 use crate::pixel::row_bytes;
 use crate::renderer::stream::{Growth, Target, check};
-use crate::renderer::{
-    BlobMapping, BlobParams, CapsetInfo, RendererError, Resource3d, StreamError, Transfer3d,
-};
+use crate::renderer::{BlobParams, CapsetInfo, RendererError, Resource3d, StreamError, Transfer3d};
 
 /// The part of `context_init` that names a capset; 0 is virgl's first.
 const CAPSET_MASK: u32 = 0xff;
 const VIRGL_CAPSETS: [u32; 3] = [0, RUTABAGA_CAPSET_VIRGL, RUTABAGA_CAPSET_VIRGL2];
 /// What rutabaga says without a number of virglrenderer's.
 const EINVAL: i32 = 22;
-/// VIRTIO_GPU_MAP_CACHE_NONE.
-const MAP_CACHE_NONE: u32 = 0;
 /// A stream that names fences waits for them at most this long. Frames take milliseconds; a guest
 /// that names a fence of a stream that never ends shall not have the device for ever.
 const IN_FENCE_LIMIT: Duration = Duration::from_secs(1);
@@ -53,9 +51,7 @@ struct Held {
     /// `None` of a blob.
     params: Option<Resource3d>,
     backing: Option<Vec<Range>>,
-    mapping: Option<Mapping>,
-    /// Shared memory of a context of venus: its blob 0.
-    shared: bool,
+    blob: Blob,
 }
 
 impl Held {
@@ -66,14 +62,6 @@ impl Held {
             backing: pieces.fold(0, |sum, (_, length)| sum.saturating_add(*length as u64)),
         }
     }
-}
-
-/// virglrenderer maps a blob once, for the guest and for us.
-#[derive(Clone, Copy, Debug)]
-struct Mapping {
-    address: usize,
-    size: u64,
-    by_guest: bool,
 }
 
 pub(super) struct Engine {
@@ -235,9 +223,9 @@ impl Engine {
             growth.take(blob_id);
         }
         let held = Held {
+            params: None,
             backing,
-            shared,
-            ..Held::default()
+            blob: Blob::new(size, shared),
         };
         self.resources.insert(id, held);
         Ok(())
@@ -248,9 +236,7 @@ impl Engine {
     pub(super) fn destroy_resource(&mut self, id: u32) -> Result<(), RendererError> {
         let (mut unmapped, mut detached) = (Ok(()), Ok(()));
         if let Some(held) = self.resources.remove(&id) {
-            if let Some(mapping) = held.mapping {
-                unmapped = self.end_mapping(id, mapping, held.shared);
-            }
+            unmapped = self.end_mapping(id, &held.blob);
             if held.backing.is_some() {
                 detached = self.detach_iovecs(id);
             }
@@ -343,25 +329,6 @@ impl Engine {
         written
     }
 
-    pub(super) fn read_blob(
-        &mut self,
-        id: u32,
-        offset: u64,
-        target: &mut [u8],
-    ) -> Result<(), RendererError> {
-        let mapping = self.mapping(id)?;
-        let end = offset.checked_add(target.len() as u64).ok_or(OUTSIDE)?;
-        let start = usize::try_from(offset).ok();
-        let start = start.and_then(|start| mapping.address.checked_add(start));
-        let start = start.filter(|_| end <= mapping.size).ok_or(OUTSIDE)?;
-        let source: *const u8 = ptr::with_exposed_provenance(start);
-        // SAFETY: virglrenderer maps `size` bytes at `address` until the blob is unmapped, which
-        // only this thread does, and the range was checked to lie inside. A guest may write the
-        // memory meanwhile, so no reference to it is made.
-        unsafe { ptr::copy_nonoverlapping(source, target.as_mut_ptr(), target.len()) };
-        Ok(())
-    }
-
     /// Fences of virglrenderer's API cannot be waited for one by one, so a stream that names one
     /// waits for everything before it.
     pub(super) fn submit(
@@ -412,59 +379,6 @@ impl Engine {
         self.rutabaga.event_poll();
     }
 
-    pub(super) fn map_blob(&mut self, id: u32) -> Result<BlobMapping, RendererError> {
-        let mapping = self.mapping(id)?;
-        if mapping.by_guest {
-            return Err(RendererError::Refused {
-                what: "a second mapping",
-                code: EINVAL,
-            });
-        }
-        if let Some(mapping) = &mut self.held(id)?.mapping {
-            mapping.by_guest = true;
-        }
-        Ok(BlobMapping {
-            address: mapping.address,
-            size: mapping.size,
-            map_info: self.rutabaga.map_info(id).unwrap_or(MAP_CACHE_NONE),
-        })
-    }
-
-    pub(super) fn unmap_blob(&mut self, id: u32) -> Result<(), RendererError> {
-        let held = self.held(id)?;
-        let shared = held.shared;
-        match held.mapping.take_if(|mapping| mapping.by_guest) {
-            Some(mapping) => self.end_mapping(id, mapping, shared),
-            None => Err(RendererError::Refused {
-                what: "the end of no mapping",
-                code: EINVAL,
-            }),
-        }
-    }
-
-    /// virglrenderer 0.10.4 maps the shared memory of venus and cannot unmap it: it forgets the
-    /// mapping and says EINVAL. Newer ones do it.
-    fn end_mapping(
-        &mut self,
-        id: u32,
-        mapping: Mapping,
-        shared: bool,
-    ) -> Result<(), RendererError> {
-        let ended = self.rutabaga.unmap(id).map_err(refused("an unmapping"));
-        let size = usize::try_from(mapping.size);
-        if let (true, Err(_), Ok(size)) = (shared, &ended, size) {
-            let address = ptr::with_exposed_provenance_mut(mapping.address);
-            // SAFETY: virglrenderer mapped so many bytes there with mmap, and has just forgotten
-            // it; all that was given away of it ended before, which is what this call is for.
-            let unmapped = unsafe { munmap(address, size) };
-            return unmapped.map_err(|error| RendererError::Refused {
-                what: "an unmapping",
-                code: error.raw_os_error(),
-            });
-        }
-        ended
-    }
-
     /// Destroys everything, contexts first: rutabaga drops resources first, with the lists of
     /// backings that contexts still use.
     pub(super) fn finish(mut self) {
@@ -479,24 +393,7 @@ impl Engine {
 
     fn held(&mut self, id: u32) -> Result<&mut Held, RendererError> {
         let held = self.resources.get_mut(&id);
-        held.ok_or(RendererError::Refused {
-            what: "an unknown resource",
-            code: EINVAL,
-        })
-    }
-
-    fn mapping(&mut self, id: u32) -> Result<Mapping, RendererError> {
-        if let Some(mapping) = self.held(id)?.mapping {
-            return Ok(mapping);
-        }
-        let raw = self.rutabaga.map(id).map_err(refused("a mapping"))?;
-        let mapping = Mapping {
-            address: usize::try_from(raw.ptr).map_err(|_| OUTSIDE)?,
-            size: raw.size,
-            by_guest: false,
-        };
-        self.held(id)?.mapping = Some(mapping);
-        Ok(mapping)
+        held.ok_or(RendererError::refused("an unknown resource", EINVAL))
     }
 
     fn attach_iovecs(&mut self, id: u32, backing: &[Range]) -> Result<(), RendererError> {
@@ -512,10 +409,7 @@ impl Engine {
     }
 }
 
-const OUTSIDE: RendererError = RendererError::Refused {
-    what: "a range outside the memory",
-    code: EINVAL,
-};
+const OUTSIDE: RendererError = RendererError::refused("a range outside the memory", EINVAL);
 
 /// Rows that follow each other are one piece, and so are pieces of memory that do.
 fn iovecs(backing: &[Range]) -> Vec<RutabagaIovec> {
@@ -576,12 +470,12 @@ fn transfer_of(transfer: &Transfer3d) -> Transfer3D {
 
 fn refused(what: &'static str) -> impl Fn(RutabagaError) -> RendererError {
     move |error| match error {
-        RutabagaError::MagmaGpuError(RutabagaUnsupported) => RendererError::Unsupported { what },
+        RutabagaError::MagmaGpuError(RutabagaUnsupported) => RendererError::unsupported(what),
         // virglrenderer has both signs.
         RutabagaError::ComponentError(code) | RutabagaError::MappingFailed(code) => {
             let code = code.saturating_abs();
-            RendererError::Refused { what, code }
+            RendererError::refused(what, code)
         }
-        _ => RendererError::Refused { what, code: EINVAL },
+        _ => RendererError::refused(what, EINVAL),
     }
 }

@@ -143,7 +143,7 @@ impl FenceTable {
         let start = Instant::now();
         while !self.wait_idle(QUERY_INTERVAL) {
             if start.elapsed() > limit {
-                return Err(RendererError::Refused { what, code: EBUSY });
+                return Err(RendererError::refused(what, EBUSY));
             }
             poll();
         }

@@ -21,11 +21,13 @@
     reason = "virglrenderer takes raw addresses, and its thread borrows from its callers"
 )]
 
+mod caller;
 mod engine;
 mod fences;
 mod thread;
 
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -87,8 +89,8 @@ pub struct RutabagaConfig {
 
 /// Renders with virglrenderer, in software or on a GPU, without a window system.
 ///
-/// rutabaga lives on a thread of its own, which this is a handle to: it can be moved, and there
-/// can be one in the life of a process.
+/// rutabaga lives on a thread of its own, which this is a handle to, or on the one that starts it.
+/// There can be one in the life of a process.
 pub struct RutabagaRenderer {
     thread: Thread,
     capsets: Vec<CapsetInfo>,
@@ -123,6 +125,48 @@ impl RutabagaRenderer {
         })
     }
 
+    /// Starts the renderer on this thread, which alone can use it: for a device with a thread to
+    /// itself, where no command has to go to another thread and back. On any other thread every
+    /// call fails with [`RendererError::Gone`]. `wake` is as in [`new`](Self::new).
+    ///
+    /// virglrenderer signals no fence while results of queries wait to be fetched, which can be
+    /// done on this thread only: whenever [`descriptor`](Self::descriptor) is readable, or in
+    /// [`Renderer::poll`] after [`watch`](Self::watch).
+    ///
+    /// # Errors
+    /// A [`StartError`] says what is missing.
+    pub fn on_this_thread(
+        config: &RutabagaConfig,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
+        let fences = Arc::new(FenceTable::new(Box::new(wake)));
+        let (thread, capsets) = Thread::adopt(config, Arc::clone(&fences))?;
+        Ok(Self {
+            thread,
+            capsets,
+            fences,
+        })
+    }
+
+    /// Starts a thread that calls `wake` when [`Renderer::poll`] has results of queries to fetch.
+    ///
+    /// # Errors
+    /// The host has no thread or pipe left.
+    pub fn watch(&mut self) -> Result<(), StartError> {
+        self.thread.watch()
+    }
+
+    /// Readable when [`fetch_queries`](Self::fetch_queries) has something to do.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.thread.descriptor().as_fd()
+    }
+
+    /// Fetches results of queries, for which fences wait.
+    pub fn fetch_queries(&mut self) {
+        // Where the renderer is gone there are none.
+        let _ = self.thread.post(|engine| engine.poll());
+    }
+
     /// Has the renderer's thread panic, as a mistake of rutabaga's would, and waits for that: for
     /// tests of who must survive it.
     #[cfg(feature = "test-utils")]
@@ -152,10 +196,9 @@ impl SignalledFences {
 
 fn ranges(pages: &dyn GuestPages) -> Result<Vec<Range>, RendererError> {
     // The device checked them; only a VMM that unmaps guest memory under it gets here.
-    pages.host_ranges().map_err(|_| RendererError::Refused {
-        what: "guest memory that is gone",
-        code: EFAULT,
-    })
+    pages
+        .host_ranges()
+        .map_err(|_| RendererError::refused("guest memory that is gone", EFAULT))
 }
 
 /// As Linux numbers it everywhere.
@@ -279,6 +322,16 @@ impl Renderer for RutabagaRenderer {
             .call(|engine| engine.read_blob(resource_id, offset, target))
     }
 
+    fn write_blob(
+        &mut self,
+        resource_id: u32,
+        offset: u64,
+        source: &[u8],
+    ) -> Result<(), RendererError> {
+        self.thread
+            .call(|engine| engine.write_blob(resource_id, offset, source))
+    }
+
     fn write_pixels(
         &mut self,
         resource_id: u32,
@@ -308,6 +361,7 @@ impl Renderer for RutabagaRenderer {
     }
 
     fn poll(&mut self) -> Vec<Fence> {
+        self.thread.fetch_queries();
         self.fences.take_signalled()
     }
 

@@ -1,6 +1,9 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 use super::*;
+use crate::error::CommandError;
+use crate::renderer::RendererError;
+use crate::status::ErrorKind;
 
 const TEXTURE: Resource3d = Resource3d {
     target: 2,
@@ -139,6 +142,33 @@ fn a_transfer_of_no_resource_is_refused() {
             matches!(error, StreamError::NoSuchResource { id: 99, .. }),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn a_mistake_in_a_stream_is_the_guests_and_has_the_answer_of_its_kind() {
+    let many = (0..1025).flat_map(|id| with(command::CREATE_SUB_CONTEXT, &[id]));
+    for (stream, answer) in [
+        (vec![0xff], ResponseType::ERR_UNSPEC),
+        (vec![7 | 8 << 16, 4], ResponseType::ERR_INVALID_PARAMETER),
+        (
+            with(command::TRANSFER3D, &[10]),
+            ResponseType::ERR_INVALID_PARAMETER,
+        ),
+        (
+            transfer(changed([(0, 99)]), 0),
+            ResponseType::ERR_INVALID_RESOURCE_ID,
+        ),
+        (
+            transfer(changed([(8, 65)]), 0),
+            ResponseType::ERR_INVALID_PARAMETER,
+        ),
+        (many.collect(), ResponseType::ERR_OUT_OF_MEMORY),
+    ] {
+        let error = RendererError::from(run(&stream).unwrap_err());
+        let error = CommandError::from(error);
+        assert_eq!(error.response(), answer, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Stream, "{error}");
     }
 }
 
