@@ -11,10 +11,11 @@ mod mapping;
 mod power;
 mod relay;
 mod scene_client;
+mod vsock;
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process;
 
@@ -201,6 +202,19 @@ fn say(port: &mut File, reply: &Reply) -> io::Result<()> {
     port.write_all(&line)
 }
 
+/// A line up to its end. Cloud Hypervisor makes a carriage return of a line feed that comes alone, as the last of
+/// 64 n + 1 bytes does; there is neither within JSON.
+fn read_line(port: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    for byte in port.by_ref().bytes() {
+        match byte? {
+            b'\n' | b'\r' => return Ok(Some(line)),
+            byte => line.push(byte),
+        }
+    }
+    Ok(None)
+}
+
 fn serve(path: &str) -> io::Result<()> {
     let mut port = open_port(path)?;
     let mut agent = Agent {
@@ -210,10 +224,10 @@ fn serve(path: &str) -> io::Result<()> {
     // The console too: it tells a boot that hung before the agent from one that hung after it.
     println!("agent: ready on {path}");
     say(&mut port, &Reply::Ready)?;
-    for line in BufReader::new(port.try_clone()?).lines() {
-        let line = line?;
+    let mut requests = BufReader::new(port.try_clone()?);
+    while let Some(line) = read_line(&mut requests)? {
         // Anything else on a serial line is noise of a client that came or went.
-        let Ok(Request { id, command }) = serde_json::from_str(&line) else {
+        let Ok(Request { id, command }) = serde_json::from_slice(&line) else {
             continue;
         };
         let reply = match agent.execute(command) {
@@ -233,9 +247,39 @@ fn main() -> io::Result<()> {
     match arguments.as_slice() {
         [] => serve("/dev/ttyS1"),
         [port] => serve(port),
-        [mode, device, socket] if mode == "relay" => relay::run(device, Path::new(socket)),
+        [mode, rest @ ..] => tool(mode, rest),
+    }
+}
+
+/// What is not the agent, but shares its program with it, as a guest has no other.
+fn tool(mode: &str, arguments: &[String]) -> io::Result<()> {
+    match (mode, arguments) {
+        ("relay", [device, socket]) => relay::run(device, Path::new(socket)),
+        ("vsock-echo", [port]) => vsock::echo_in_guest(number(port)?),
+        ("vsock-talk", [port]) => vsock::talk_to_host(number(port)?),
+        ("host-echo", [socket]) => vsock::echo_on_host(Path::new(socket)),
+        ("host-talk", [socket, port]) => vsock::talk_to_guest(Path::new(socket), number(port)?),
         _ => Err(io::Error::other(
-            "usage: guest-agent [PORT] | guest-agent relay DEVICE SOCKET",
+            "usage: guest-agent [PORT] | relay DEVICE SOCKET | vsock-echo PORT | vsock-talk PORT | \
+             host-echo SOCKET | host-talk SOCKET PORT",
         )),
+    }
+}
+
+fn number(text: &str) -> io::Result<u32> {
+    text.parse().map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_ends_with_a_line_feed_or_a_carriage_return() {
+        let mut port = &b"one\ntwo\rthree\nrest"[..];
+        for line in [&b"one"[..], b"two", b"three"] {
+            assert_eq!(read_line(&mut port).unwrap().unwrap(), line);
+        }
+        assert_eq!(read_line(&mut port).unwrap(), None);
     }
 }

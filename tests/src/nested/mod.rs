@@ -70,8 +70,7 @@ impl Nested {
             nested.run(command)?;
         }
         if let Gpu::Server(options) = &setup.gpu {
-            nested.spawn(&server_command(options), "server")?;
-            nested.explain(nested.status())?;
+            nested.start_server(options)?;
         }
         nested.spawn(&setup.command_line(), VMM)?;
         nested.explain(nested.wait_booted(0))?;
@@ -179,16 +178,39 @@ impl Nested {
         Ok(report.stdout)
     }
 
+    /// Starts the device server in the outer guest, also in place of one that is gone.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn start_server(&self, options: &str) -> Result<()> {
+        self.run("rm -f /tmp/gpu")?;
+        self.spawn(&server_command(options), "server")?;
+        self.explain(self.status()).map(drop)
+    }
+
+    /// Ends the device server at once, and waits until it is gone.
+    ///
+    /// # Errors
+    /// None runs, or it stays.
+    pub fn kill_server(&self) -> Result<()> {
+        self.kill("virtio-gpu-s3d")
+    }
+
+    fn kill(&self, program: &str) -> Result<()> {
+        let command = format!(
+            "pid=$(pidof {program}) && kill -9 $pid && while kill -0 $pid 2>/dev/null; do sleep 0.1; done"
+        );
+        self.run(&command).map(drop)
+    }
+
     /// Ends Cloud Hypervisor at once, and waits until it is gone. The outer guest and the relays stay.
     ///
     /// # Errors
     /// None runs, or it stays.
     pub fn kill_vmm(&self) -> Result<()> {
-        let command = format!(
-            "pid=$(pidof {VMM}) && kill -9 $pid && while kill -0 $pid 2>/dev/null; do sleep 0.1; done; \
-             rm -f {API_SOCKET} /tmp/serial"
-        );
-        self.run(&command).map(drop)
+        self.kill(VMM)?;
+        self.run(&format!("rm -f {API_SOCKET} /tmp/serial"))
+            .map(drop)
     }
 
     /// Starts Cloud Hypervisor again with just these arguments, for example `--restore`.
@@ -250,7 +272,11 @@ impl Nested {
         })
     }
 
-    fn request(&self, message: &Value) -> Result<Value> {
+    /// Asks the GPU through its control socket.
+    ///
+    /// # Errors
+    /// It refuses, with its words, or does not answer.
+    pub fn request(&self, message: &Value) -> Result<Value> {
         daemon::request(&self.control, message)
     }
 
@@ -282,24 +308,41 @@ impl Nested {
         self.explain(self.inner.finish(&pending, SLEEP_LIMIT))
     }
 
-    /// One suspend-to-idle, ended by a byte on the inner guest's serial port. An unmodified Cloud
-    /// Hypervisor has no other wake source: its RTC has no alarm, and the interrupt of its power button
-    /// (ACPI generic event device) is no wake-up interrupt to Linux. `asleep` runs while the guest idles.
+    /// Sends the inner guest to suspend-to-idle, and waits until it idles. Its GPU is the server.
+    ///
+    /// # Errors
+    /// The device did not go to sleep.
+    pub fn fall_idle(&self) -> Result<Pending> {
+        let pending = self.inner.start(sleep("freeze", None))?;
+        self.explain(self.wait_asleep())?;
+        thread::sleep(IDLE_SETTLES);
+        Ok(pending)
+    }
+
+    /// Ends a suspend-to-idle, with a byte on the inner guest's serial port. An unmodified Cloud Hypervisor
+    /// has no other wake source: its RTC has no alarm, and the interrupt of its power button (ACPI generic
+    /// event device) is no wake-up interrupt to Linux.
+    ///
+    /// # Errors
+    /// The outer guest is gone.
+    pub fn nudge(&self) -> Result<()> {
+        self.inner.nudge()
+    }
+
+    /// One suspend-to-idle. `asleep` runs while the guest idles.
     ///
     /// # Errors
     /// The guest did not sleep, did not wake or calls its sleep failed.
     pub fn idle(&self, asleep: impl FnOnce() -> Result<()>) -> Result<SleepReport> {
-        let pending = self.inner.start(sleep("freeze", None))?;
-        self.explain(self.wait_asleep())?;
-        thread::sleep(IDLE_SETTLES);
+        let pending = self.fall_idle()?;
         asleep().context("while the guest idled")?;
         let status = self.status()?;
         ensure!(
             status["state"] == "asleep",
             "something else woke the guest: {status}"
         );
-        self.inner.nudge()?;
-        self.explain(self.inner.finish(&pending, SLEEP_LIMIT))
+        self.nudge()?;
+        self.finish_sleep(&pending)
     }
 
     fn wait_asleep(&self) -> Result<()> {
@@ -325,6 +368,16 @@ impl Nested {
         let from = self.inner.position();
         // Nobody is left to reply to it.
         let _ = self.inner.start(Command::Reboot)?;
+        self.explain(self.wait_booted(from))
+    }
+
+    /// Has the VMM restart the inner guest, whatever that one does.
+    ///
+    /// # Errors
+    /// It did not come up.
+    pub fn reboot_by_api(&self) -> Result<()> {
+        let from = self.inner.position();
+        self.explain(self.ch_remote("reboot"))?;
         self.explain(self.wait_booted(from))
     }
 

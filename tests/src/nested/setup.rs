@@ -37,13 +37,20 @@ impl CloudHypervisor {
         Ok(Some(Self { binary, remote }))
     }
 
-    /// Another VMM with the same `ch-remote`, to compare with.
-    #[must_use]
-    pub fn with_binary(&self, binary: PathBuf) -> Self {
-        Self {
-            binary,
-            remote: self.remote.clone(),
-        }
+    /// The same version without the series, that `CLOUD_HYPERVISOR_BASE` names. Otherwise `None`, with the
+    /// reason on standard error.
+    ///
+    /// # Errors
+    /// It names no file.
+    pub fn base(&self) -> Result<Option<Self>> {
+        let Some(binary) = program("CLOUD_HYPERVISOR_BASE")? else {
+            eprintln!(
+                "skipped: CLOUD_HYPERVISOR_BASE names no cloud-hypervisor binary without the series"
+            );
+            return Ok(None);
+        };
+        let remote = self.remote.clone();
+        Ok(Some(Self { binary, remote }))
     }
 
     /// One with the series of `ch-integration/patches`, and its `ch-remote`. Otherwise `None`, with
@@ -76,20 +83,21 @@ fn program(variable: &str) -> Result<Option<PathBuf>> {
 /// The inner guest's GPU.
 #[derive(Debug, Clone)]
 pub enum Gpu {
-    /// `virtio-gpu-s3d` with these further options, attached with `--user-device`.
+    /// `virtio-gpu-s3d` with these further options, attached with `--user-device`, or as
+    /// [`Setup::arguments`] say with `--gpu`.
     Server(String),
     /// Whatever [`Setup::arguments`] say.
     InArguments,
 }
 
 /// Serves a directory of the outer guest, which a test makes, to a virtio-fs device at a socket. For
-/// [`Setup::prepare`], in a machine with [`Setup::devices`].
-pub fn virtiofsd(directory: &str, socket: &str) -> String {
+/// [`Setup::prepare`], in a machine with [`Setup::devices`]. The VMM may leave the device's tag to it.
+pub fn virtiofsd(tag: &str, directory: &str, socket: &str) -> String {
     const ROOT: &str = "/payload/virtiofsd/usr";
     format!(
         "setsid {ROOT}/lib64/ld-linux-x86-64.so.2 --library-path {ROOT}/lib/x86_64-linux-gnu \
-         {ROOT}/libexec/virtiofsd --socket-path {socket} --shared-dir {directory} --sandbox none \
-         </dev/null >/tmp/virtiofsd.log 2>&1 &"
+         {ROOT}/libexec/virtiofsd --tag {tag} --socket-path {socket} --shared-dir {directory} --sandbox none \
+         </dev/null >/tmp/virtiofsd-{tag}.log 2>&1 &"
     )
 }
 
@@ -111,6 +119,8 @@ pub struct Setup {
     pub devices: bool,
     /// Virtual CPUs of the inner guest.
     pub cpus: u32,
+    /// What `--memory` has besides the size.
+    pub memory: &'static str,
 }
 
 impl Setup {
@@ -124,27 +134,30 @@ impl Setup {
             prepare: Vec::new(),
             devices: false,
             cpus: 1,
+            memory: "",
         }
     }
 
     /// Cloud Hypervisor's command line. Its only serial port is the agent's, so the kernel must be quiet
     /// on it: with loglevel=1 nothing but a panic is printed there.
     pub(super) fn command_line(&self) -> String {
+        let has = |flag| self.arguments.iter().any(|it| it.starts_with(flag));
         let gpu = match self.gpu {
-            Gpu::Server(_) => "--user-device socket=/tmp/gpu",
-            Gpu::InArguments => "",
+            Gpu::Server(_) if !has("--gpu") => "--user-device socket=/tmp/gpu",
+            _ => "",
         };
-        let console = if self.arguments.iter().any(|it| it.starts_with("--console")) {
+        let console = if has("--console") {
             ""
         } else {
             "--console off"
         };
         format!(
             "{VMM} -v --api-socket {API_SOCKET} --kernel /payload/vmlinuz --initramfs /payload/initramfs \
-             --cpus boot={} --memory {MEMORY} --serial socket=/tmp/serial {console} {gpu} {} \
+             --cpus boot={} --memory {MEMORY}{} --serial socket=/tmp/serial {console} {gpu} {} \
              --cmdline 'console=ttyS0 loglevel=1 panic=-1 rdinit=/init no_timer_check \
              vt.global_cursor_default=0 consoleblank=0 AGENT_PORT=/dev/ttyS0'",
             self.cpus,
+            self.memory,
             self.arguments.join(" "),
         )
     }

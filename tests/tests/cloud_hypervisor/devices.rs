@@ -2,22 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Retention for all of Cloud Hypervisor's own virtio devices (`--platform virtio_freeze=`).
 
-use std::env;
-use std::thread;
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, ensure};
 use guest_agent::protocol::Target;
 use tests::lab::{Kernel, Lab};
 use tests::nested::{CloudHypervisor, Gpu, Nested, Setup, virtiofsd};
 
-use crate::sleep;
+use crate::wait::until;
+use crate::{sleep, vsock};
 
-/// Names the binary of an unpatched Cloud Hypervisor of the same version, to compare with.
-const BASE: &str = "CLOUD_HYPERVISOR_BASE";
-/// For what a device does some time after it was asked, on a machine under full load.
-const LIMIT: Duration = Duration::from_secs(60);
-const INTERVAL: Duration = Duration::from_millis(500);
+/// By virtio-fs, and by the generic vhost-user device.
+const SHARES: [&str; 2] = ["share", "generic"];
+/// What Linux has of 512 MiB is less, and of 128 MiB more it is more.
+const SMALL_KIB: u32 = 512 << 10;
 const VMM_LOG: &str = "/tmp/cloud-hypervisor.log";
 /// Virtio devices that every guest here has: net, block, console, entropy, balloon, vsock, pmem, rtc, watchdog.
 const DEVICES: usize = 9;
@@ -33,9 +29,13 @@ struct Resets {
 struct Guest {
     nested: Nested,
     label: String,
-    fs: bool,
-    iommu: bool,
+    kernel: Kernel,
     gpu: bool,
+}
+
+/// Debian's 6.1 has no virtio-iommu, and its virtio-fs and virtio-mem refuse to sleep.
+fn sleeps_with_all(kernel: Kernel) -> bool {
+    kernel != Kernel::V6_1
 }
 
 impl Guest {
@@ -44,10 +44,8 @@ impl Guest {
         let (Some(vmm), Some(lab)) = (CloudHypervisor::find_patched()?, Lab::find()?) else {
             return Ok(None);
         };
-        // Debian's 6.1 has no virtio-iommu, and its virtio-fs refuses to sleep.
-        let rest = kernel != Kernel::V6_1;
         let gpu = sleep::vmm_knows("--gpu")?;
-        let mut setup = setup(name, kernel, platform, rest);
+        let mut setup = setup(name, kernel, platform);
         if gpu {
             setup
                 .arguments
@@ -56,8 +54,7 @@ impl Guest {
         let mut guest = Self {
             nested: Nested::boot(&lab, &vmm, &setup)?,
             label: format!("{name}-{kernel}"),
-            fs: rest,
-            iommu: rest,
+            kernel,
             gpu,
         };
         guest.prepare()?;
@@ -72,9 +69,15 @@ impl Guest {
     fn prepare(&mut self) -> Result<()> {
         self.nested
             .inner_run("ip addr add 192.168.9.2/24 dev eth0 && ip link set eth0 up")?;
-        if self.fs {
+        vsock::prepare(&self.nested)?;
+        if sleeps_with_all(self.kernel) {
+            for share in SHARES {
+                self.nested.inner_run(&format!(
+                    "mkdir /tmp/{share} && mount -t virtiofs {share} /tmp/{share}"
+                ))?;
+            }
             self.nested
-                .inner_run("mkdir /tmp/share && mount -t virtiofs share /tmp/share")?;
+                .inner_run("echo online >/sys/devices/system/memory/auto_online_blocks")?;
         }
         Ok(())
     }
@@ -82,14 +85,16 @@ impl Guest {
     /// Every device does what it is for; `when` is a word that it does it with.
     fn must_work(&self, when: &str) -> Result<()> {
         type Step<'a> = (&'a str, &'a dyn Fn() -> Result<()>);
-        let steps: [Step<'_>; 9] = [
+        let steps: [Step<'_>; 11] = [
             ("disk", &|| self.disk_works("vda", "/tmp/disk", when)),
             ("pmem", &|| self.disk_works("pmem0", "/tmp/pmem", when)),
             ("net and entropy", &|| self.net_and_entropy_work()),
             ("console", &|| self.console_works(when)),
             ("status", &|| self.all_run()),
             ("balloon", &|| self.balloon_works()),
-            ("share", &|| self.share_works(when)),
+            ("vsock", &|| vsock::must_work(&self.nested, when)),
+            ("memory", &|| self.memory_device_works()),
+            ("shares", &|| self.shares_work(when)),
             ("translated disk", &|| self.translated_disk_works(when)),
             ("GPU", &|| self.gpu_works(when)),
         ];
@@ -128,7 +133,6 @@ impl Guest {
         until("console", || Ok(self.nested.run(&look).is_ok()))
     }
 
-    /// Of vsock, which no program of the guest speaks, this is all there is to see.
     fn all_run(&self) -> Result<()> {
         let count = "grep -l 0x0000000f /sys/bus/virtio/devices/*/status | wc -l";
         let running: u32 = self.nested.inner_run(count)?.trim().parse()?;
@@ -152,25 +156,41 @@ impl Guest {
         Ok(self.nested.inner_run(total)?.trim().parse()?)
     }
 
-    fn share_works(&self, when: &str) -> Result<()> {
-        if !self.fs {
+    /// The guest gets 128 MiB more, or gives them back.
+    fn memory_device_works(&self) -> Result<()> {
+        const STEP_KIB: u32 = 128 << 10;
+        if !sleeps_with_all(self.kernel) {
             return Ok(());
         }
-        self.nested
-            .inner_run(&format!("echo {when} >/tmp/share/word"))?;
-        let shared = self.nested.run("cat /tmp/share/word")?;
-        ensure!(shared.trim() == when, "the share has {shared:?}");
-        self.nested
-            .run(&format!("echo {when} >/tmp/share/new-{when}"))?;
-        let new = self
-            .nested
-            .inner_run(&format!("cat /tmp/share/new-{when}"))?;
-        ensure!(new.trim() == when, "the guest reads {new:?}");
+        let before = self.memory()?;
+        let (size, after) = if before < SMALL_KIB {
+            ("640M", before + STEP_KIB)
+        } else {
+            ("512M", before - STEP_KIB)
+        };
+        self.nested.ch_remote(&format!("resize --memory {size}"))?;
+        until(size, || Ok(self.memory()?.abs_diff(after) < STEP_KIB / 8))
+    }
+
+    fn shares_work(&self, when: &str) -> Result<()> {
+        if !sleeps_with_all(self.kernel) {
+            return Ok(());
+        }
+        for share in SHARES {
+            self.nested
+                .inner_run(&format!("echo {when} >/tmp/{share}/word"))?;
+            let shared = self.nested.run(&format!("cat /tmp/{share}/word"))?;
+            ensure!(shared.trim() == when, "{share} has {shared:?}");
+            let new = format!("/tmp/{share}/new-{when}");
+            self.nested.run(&format!("echo {when} >{new}"))?;
+            let read = self.nested.inner_run(&format!("cat {new}"))?;
+            ensure!(read.trim() == when, "the guest reads {read:?}");
+        }
         Ok(())
     }
 
     fn translated_disk_works(&self, when: &str) -> Result<()> {
-        if !self.iommu {
+        if !sleeps_with_all(self.kernel) {
             return Ok(());
         }
         self.nested.inner_run("ls /sys/class/iommu | grep .")?;
@@ -267,7 +287,7 @@ impl Guest {
     }
 }
 
-fn setup(name: &str, kernel: Kernel, platform: &str, rest: bool) -> Setup {
+fn setup(name: &str, kernel: Kernel, platform: &str) -> Setup {
     let mut arguments: Vec<String> = [
         platform,
         "--disk path=/tmp/disk,image_type=raw",
@@ -282,10 +302,19 @@ fn setup(name: &str, kernel: Kernel, platform: &str, rest: bool) -> Setup {
     .map(str::to_owned)
     .to_vec();
     let mut prepare = vec!["truncate -s 16M /tmp/disk /tmp/disk2 /tmp/pmem".to_owned()];
-    if rest {
-        prepare.push("mkdir /tmp/share".to_owned());
-        prepare.push(virtiofsd("/tmp/share", "/tmp/fs"));
-        arguments.push("--fs tag=share,socket=/tmp/fs".to_owned());
+    let mut memory = "";
+    if sleeps_with_all(kernel) {
+        memory = ",hotplug_method=virtio-mem,hotplug_size=256M";
+        for share in SHARES {
+            prepare.push(format!("mkdir /tmp/{share}"));
+            let (directory, socket) = (format!("/tmp/{share}"), format!("/tmp/{share}.socket"));
+            prepare.push(virtiofsd(share, &directory, &socket));
+        }
+        let [fs, generic] = SHARES;
+        arguments.push(format!("--fs tag={fs},socket=/tmp/{fs}.socket"));
+        arguments.push(format!(
+            "--generic-vhost-user socket=/tmp/{generic}.socket,device_type=fs,queue_sizes=[512,512]"
+        ));
         // Options of one kind come after one flag.
         if let Some(disk) = arguments.iter_mut().find(|it| it.starts_with("--disk")) {
             disk.push_str(" path=/tmp/disk2,image_type=raw,iommu=on");
@@ -294,19 +323,11 @@ fn setup(name: &str, kernel: Kernel, platform: &str, rest: bool) -> Setup {
     Setup {
         gpu: Gpu::InArguments,
         devices: true,
+        memory,
         arguments,
         prepare,
         ..Setup::new(name, kernel)
     }
-}
-
-fn until(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    while !is()? {
-        ensure!(Instant::now() < deadline, "no {what} in {LIMIT:?}");
-        thread::sleep(INTERVAL);
-    }
-    Ok(())
 }
 
 /// The options for the platform, with guest S3 where the VMM knows that.
@@ -346,6 +367,9 @@ fn linux_7_resets_no_device_and_they_all_work_after_two_sleeps() -> Result<()> {
     for when in ["slept-once", "slept-twice"] {
         guest.must_sleep_as_deep_as_it_can(when)?;
     }
+    vsock::must_keep_a_connection(&guest.nested, || {
+        guest.must_sleep_as_deep_as_it_can("slept-while-connected")
+    })?;
     guest.must_sleep_while_writing()?;
     let after = guest.resets()?;
     ensure!(
@@ -357,22 +381,19 @@ fn linux_7_resets_no_device_and_they_all_work_after_two_sleeps() -> Result<()> {
 
 #[test]
 fn without_the_option_configuration_space_is_as_in_a_stock_vmm() -> Result<()> {
-    let Some(base) = env::var_os(BASE) else {
-        eprintln!("skipped: {BASE} names no cloud-hypervisor binary without the series");
-        return Ok(());
-    };
     let (Some(ours), Some(lab)) = (CloudHypervisor::find_patched()?, Lab::find()?) else {
         return Ok(());
     };
-    let stock = ours.with_binary(base.into());
+    let Some(stock) = ours.base()? else {
+        return Ok(());
+    };
     let mut dumps = Vec::new();
     for (name, vmm) in [("ch-registers", &ours), ("ch-registers-stock", &stock)] {
-        let setup = setup(name, Kernel::V7, "", true);
+        let setup = setup(name, Kernel::V7, "");
         let guest = Guest {
             nested: Nested::boot(&lab, vmm, &setup)?,
             label: name.to_owned(),
-            fs: true,
-            iommu: true,
+            kernel: Kernel::V7,
             gpu: false,
         };
         dumps.push(guest.configuration_space()?);

@@ -4,20 +4,17 @@
 
 use std::env;
 use std::process::Command as Program;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use guest_agent::protocol::{Command, Info, Target};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::lab::{Kernel, Lab};
 use tests::nested::{CloudHypervisor, Gpu, Nested, Setup};
 
 use crate::sleep;
+use crate::wait::until;
 
 const OPTION: &str = "width=640,height=480,id=gpu0,control=/tmp/control";
-const LIMIT: Duration = Duration::from_secs(120);
-const INTERVAL: Duration = Duration::from_millis(500);
 
 /// A guest whose VMM was started with these options. `None` without a lab, or without a build that has `--gpu`.
 fn boot(name: &str, kernel: Kernel, arguments: &[&str]) -> Result<Option<Nested>> {
@@ -37,19 +34,10 @@ fn boot(name: &str, kernel: Kernel, arguments: &[&str]) -> Result<Option<Nested>
     Nested::boot(&lab, &vmm, &setup).map(Some)
 }
 
-fn has_gpu() -> Result<bool> {
+pub(crate) fn has_gpu() -> Result<bool> {
     let program = env::var_os("CH_REMOTE").context("CH_REMOTE")?;
     let help = Program::new(program).arg("--help").output()?;
     Ok(String::from_utf8_lossy(&help.stdout).contains("add-gpu"))
-}
-
-fn until(what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + LIMIT;
-    while !is()? {
-        ensure!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
-        thread::sleep(INTERVAL);
-    }
-    Ok(())
 }
 
 /// How many devices the driver drives.
@@ -249,10 +237,7 @@ fn a_reboot_of_a_sleeping_guest_leaves_nothing_stale() -> Result<()> {
     let before = nested.status()?;
     // Nobody is left to reply to it.
     let _ = sleep::fall_asleep(&nested)?;
-    nested.ch_remote("reboot")?;
-    until("the rebooted guest", || {
-        Ok(nested.call::<Info>(Command::Info).is_ok())
-    })?;
+    nested.reboot_by_api()?;
     must_draw(&nested, 20)?;
     let after = nested.status()?;
     ensure!(
@@ -271,12 +256,7 @@ fn a_socket_attaches_the_server_instead() -> Result<()> {
     if !has_gpu()? {
         return Ok(());
     }
-    let server = "setsid virtio-gpu-s3d --socket /tmp/gpu --control /tmp/control --gpu width=640,height=480 \
-                  </dev/null >/tmp/server.log 2>&1 & \
-                  while [ ! -e /tmp/gpu ]; do sleep 0.1; done";
     let setup = Setup {
-        gpu: Gpu::InArguments,
-        prepare: vec![server.to_owned()],
         arguments: vec!["--gpu socket=/tmp/gpu,id=gpu0".to_owned()],
         ..Setup::new("ch-gpu-socket", Kernel::V6_12)
     };
@@ -285,4 +265,30 @@ fn a_socket_attaches_the_server_instead() -> Result<()> {
     let threads = nested.run("cat /proc/$(pidof cloud-hypervisor)/task/*/comm")?;
     ensure!(!threads.contains("gpu0\n"), "in process: {threads}");
     Ok(())
+}
+
+/// Of files the GPU needs the place of its control socket, also when a reboot makes it anew.
+#[test]
+fn landlock_leaves_the_gpu_its_control_socket_and_no_other_place() -> Result<()> {
+    let option = format!("--gpu {OPTION}");
+    let arguments = ["--landlock", option.as_str()];
+    let Some(nested) = boot("ch-gpu-landlock", Kernel::V6_12, &arguments)? else {
+        return Ok(());
+    };
+    let modules = nested.run(
+        "mount -t securityfs securityfs /sys/kernel/security && cat /sys/kernel/security/lsm",
+    )?;
+    ensure!(modules.contains("landlock"), "no Landlock: {modules}");
+    must_draw(&nested, 1)?;
+    let save = |path: &str| nested.request(&json!({"command": "screenshot", "path": path}));
+    save("/tmp/screen.png")?;
+    nested.run("test -s /tmp/screen.png && touch /payload/screen.png")?;
+    let refused = save("/payload/screen.png");
+    let Err(error) = refused else {
+        anyhow::bail!("the VMM wrote where no rule lets it");
+    };
+    eprintln!("ch-gpu-landlock: {error:#}");
+    nested.run("test ! -s /payload/screen.png")?;
+    nested.reboot()?;
+    must_draw(&nested, 20)
 }

@@ -16,7 +16,7 @@ fn a_guest_has_a_disk_a_share_and_entropy_and_the_api_answers() -> Result<()> {
         prepare: vec![
             "seq 1 100000 >/tmp/disk && truncate -s 1M /tmp/disk".to_owned(),
             "mkdir /tmp/share && echo shared >/tmp/share/file".to_owned(),
-            virtiofsd("/tmp/share", "/tmp/fs"),
+            virtiofsd("share", "/tmp/share", "/tmp/fs"),
         ],
         arguments: vec![
             "--disk path=/tmp/disk".to_owned(),

@@ -6,7 +6,11 @@
 mod devices;
 mod gpu;
 mod kit;
+mod latency;
 mod rig;
 mod s3;
+mod server_loss;
 mod sleep;
 mod unmodified;
+mod vsock;
+mod wait;

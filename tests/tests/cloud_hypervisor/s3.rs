@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Guest S3 of Cloud Hypervisor itself (`--platform acpi_s3=on`), with a guest of stock devices.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use guest_agent::protocol::{Command, Info, SleepReport};
@@ -12,11 +11,9 @@ use tests::agent::Pending;
 use tests::lab::{Kernel, Lab};
 use tests::nested::{CloudHypervisor, Gpu, Nested, Setup};
 
-/// From the request to sleep until the guest has written its sleep control register.
-const SLEEP_LIMIT: Duration = Duration::from_secs(120);
-/// A VMM that restores, or a guest that boots, on a machine under full load.
-const START_LIMIT: Duration = Duration::from_secs(240);
-const INTERVAL: Duration = Duration::from_millis(500);
+use crate::sleep;
+use crate::wait::until;
+
 /// How long the VMM's use of the CPU is looked at, in seconds of the outer guest.
 const CPU_WINDOW_S: u32 = 10;
 /// Linux tells times in /proc in ticks of 10 ms.
@@ -42,14 +39,20 @@ impl Wake {
     }
 }
 
-struct Guest {
-    nested: Nested,
+/// A guest of stock devices that may sleep.
+pub(crate) struct Guest {
+    pub(crate) nested: Nested,
     label: String,
 }
 
 impl Guest {
     /// Boots `kernel` with a disk, a net device, entropy, a console and these options for the platform.
-    fn boot(name: &str, kernel: Kernel, cpus: u32, platform: &str) -> Result<Option<Self>> {
+    pub(crate) fn boot(
+        name: &str,
+        kernel: Kernel,
+        cpus: u32,
+        platform: &str,
+    ) -> Result<Option<Self>> {
         let (Some(vmm), Some(lab)) = (CloudHypervisor::find_patched()?, Lab::find()?) else {
             return Ok(None);
         };
@@ -117,20 +120,7 @@ impl Guest {
         );
         self.nested.inner_run(&format!("echo {when} >/dev/hvc0"))?;
         let line = format!("grep -q {when} /tmp/console");
-        self.until(START_LIMIT, &line, || Ok(self.nested.run(&line).is_ok()))
-    }
-
-    fn until(&self, limit: Duration, what: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + limit;
-        while !is()? {
-            ensure!(
-                Instant::now() < deadline,
-                "{}: no {what} in {limit:?}",
-                self.label
-            );
-            thread::sleep(INTERVAL);
-        }
-        Ok(())
+        until(&line, || Ok(self.nested.run(&line).is_ok()))
     }
 
     fn info(&self) -> Result<Value> {
@@ -138,10 +128,7 @@ impl Guest {
     }
 
     fn is_asleep(&self) -> Result<bool> {
-        let info = self.info()?;
-        info["asleep"]
-            .as_bool()
-            .with_context(|| format!("vm.info does not say: {info}"))
+        sleep::is_asleep(&self.nested)
     }
 
     /// Checks that the VMM refuses `command` with these words.
@@ -158,9 +145,7 @@ impl Guest {
     /// Puts the guest to sleep, and waits until the VMM says so.
     fn fall_asleep(&self) -> Result<Pending> {
         ensure!(!self.is_asleep()?, "asleep before the request");
-        let pending = self.nested.start_sleep("mem")?;
-        self.until(SLEEP_LIMIT, "sleep", || self.is_asleep())?;
-        Ok(pending)
+        sleep::fall_asleep(&self.nested)
     }
 
     fn wake(&self, wake: Wake, pending: &Pending) -> Result<SleepReport> {
@@ -232,7 +217,7 @@ impl Guest {
         self.nested.start_vmm(&format!(
             "--restore source_url=file://{SNAPSHOT} --event-monitor path={EVENTS}"
         ))?;
-        self.until(START_LIMIT, "restored VM", || {
+        until("restored VM", || {
             Ok(self.info().is_ok_and(|info| info["state"] == "Paused"))
         })?;
         self.nested.ch_remote("resume")?;
@@ -246,11 +231,8 @@ impl Guest {
     fn must_reboot_while_asleep(&self) -> Result<()> {
         // Nobody is left to reply to it.
         let _ = self.fall_asleep()?;
-        self.nested.ch_remote("reboot")?;
+        self.nested.reboot_by_api()?;
         ensure!(!self.is_asleep()?, "asleep after a reboot");
-        self.until(START_LIMIT, "rebooted guest", || {
-            Ok(self.nested.call::<Info>(Command::Info).is_ok())
-        })?;
         self.say("rebooted");
         self.bring_net_up()?;
         self.must_work("rebooted")?;

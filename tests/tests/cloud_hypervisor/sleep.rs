@@ -4,18 +4,14 @@
 
 use std::env;
 use std::process::Command as Process;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use guest_agent::protocol::{Command, Info};
 use serde_json::Value;
 use tests::agent::Pending;
 use tests::nested::Nested;
 
-/// From the request to sleep until the guest has written its sleep control register.
-const LIMIT: Duration = Duration::from_secs(120);
-const INTERVAL: Duration = Duration::from_millis(500);
+use crate::wait::until;
 
 /// Whether the VMM's help has this word: a build may have only some parts of the series.
 pub(crate) fn vmm_knows(word: &str) -> Result<bool> {
@@ -29,17 +25,14 @@ pub(crate) fn vmm_knows(word: &str) -> Result<bool> {
 /// Whether the VMM says that the guest sleeps.
 pub(crate) fn is_asleep(nested: &Nested) -> Result<bool> {
     let info: Value = serde_json::from_str(&nested.ch_remote("info")?)?;
-    Ok(info["asleep"] == true)
+    let asleep = info["asleep"].as_bool();
+    asleep.with_context(|| format!("vm.info does not say: {info}"))
 }
 
-/// Sends the guest to ACPI S3, and waits until it is there.
+/// Sends the guest to ACPI S3, and waits until it has written its sleep control register.
 pub(crate) fn fall_asleep(nested: &Nested) -> Result<Pending> {
     let pending = nested.start_sleep("mem")?;
-    let deadline = Instant::now() + LIMIT;
-    while !nested.explain(is_asleep(nested))? {
-        ensure!(Instant::now() < deadline, "not asleep within {LIMIT:?}");
-        thread::sleep(INTERVAL);
-    }
+    nested.explain(until("asleep", || is_asleep(nested)))?;
     Ok(pending)
 }
 
