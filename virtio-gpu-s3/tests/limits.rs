@@ -156,3 +156,32 @@ fn a_transfer_of_any_size_needs_no_memory_of_its_own() {
     let request = request::transfer_3d(CommandId::TRANSFER_TO_HOST_3D, 1, &transfer);
     assert_eq!(driver.in_context(1, request), PARAMETER);
 }
+
+/// A buffer is as large as it is wide, and its other sizes count nothing against a limit: they are 1. Found by fuzzing.
+#[test]
+fn a_buffer_has_one_row_and_a_guest_that_asks_for_more_gets_none_of_it() {
+    let (mut driver, control) = with("max_renderer_bytes", 64);
+    let buffer = Resource3d {
+        target: 0,
+        ..request::texture(64, 1)
+    };
+    let tall = Resource3d {
+        height: 2,
+        ..buffer
+    };
+    let deep = Resource3d {
+        depth: 0x4001,
+        ..buffer
+    };
+    let many = Resource3d {
+        array_size: 2,
+        ..buffer
+    };
+    for params in [tall, deep, many] {
+        let create = request::resource_create_3d(1, &params);
+        assert_eq!(driver.control(create).type_(), PARAMETER, "{params:?}");
+    }
+    assert_eq!(control.objects(), 0);
+    let create = request::resource_create_3d(1, &buffer);
+    assert_eq!(driver.control(create).type_(), OK);
+}

@@ -125,17 +125,17 @@ impl Gpu {
 
     fn check_resource_3d(&self, params: &Resource3d) -> Result<(), GuestError> {
         let max = self.config.limits().max_resource_dimension;
-        // The width of a buffer counts bytes; the limit on the renderer's memory holds it.
-        let max_width = if params.target == Rendered::BUFFER {
-            u32::MAX
+        // The width of a buffer counts bytes, and is all that the limit on the renderer's memory counts of it.
+        let (max_width, max_others) = if params.target == Rendered::BUFFER {
+            (u32::MAX, 1)
         } else {
-            max
+            (max, max)
         };
         for (field, value, least, most) in [
             ("width", params.width, 1, max_width),
-            ("height", params.height, 1, max),
-            ("depth", params.depth, 1, max),
-            ("array_size", params.array_size, 1, max),
+            ("height", params.height, 1, max_others),
+            ("depth", params.depth, 1, max_others),
+            ("array_size", params.array_size, 1, max_others),
             ("last_level", params.last_level, 0, MAX_LEVEL),
             ("nr_samples", params.nr_samples, 0, MAX_SAMPLES),
         ] {
