@@ -172,21 +172,11 @@ impl<B: Bitmap + Send + Sync + 'static> InProcessGpu<B> {
     ) -> Result<Self, StartGpuError> {
         check(option, &start)?;
         #[cfg(feature = "virgl")]
-        let starts_once = (option.backend == Backend::Virgl).then(|| option.clone());
-        #[cfg(feature = "virgl")]
-        if let (Some(option), None) = (&starts_once, &start.saved)
-            && let Some(kept) = Kept::take(option)
-        {
-            if let (Some(ours), Some(new)) = (&kept.inner.host_window, &start.host_visible) {
-                ours.move_to(new);
-            }
-            return Ok(Self {
-                inner: kept.inner,
-                thread: Some(kept.thread),
-                features: kept.features,
-                starts_once,
-            });
+        if let Some(kept) = Self::take_kept(option, &start) {
+            return Ok(kept);
         }
+        #[cfg(feature = "virgl")]
+        let starts_once = (option.backend == Backend::Virgl).then(|| option.clone());
         let (requests, inbox) = Inbox::with_eventfds().map_err(StartGpuError::Thread)?;
         let requests = Arc::new(requests);
         let shared = Arc::new(InProcess::new(start.saved.is_some()));
@@ -229,6 +219,24 @@ impl<B: Bitmap + Send + Sync + 'static> InProcessGpu<B> {
             gpu.starts_once = starts_once;
         }
         Ok(gpu)
+    }
+
+    /// The GPU that this process kept, if it is the one asked for. Saved state needs a new one.
+    #[cfg(feature = "virgl")]
+    fn take_kept(option: &GpuOption, start: &GpuStart) -> Option<Self> {
+        if option.backend != Backend::Virgl || start.saved.is_some() {
+            return None;
+        }
+        let kept = Kept::take(option)?;
+        if let (Some(ours), Some(new)) = (&kept.inner.host_window, &start.host_visible) {
+            ours.move_to(new);
+        }
+        Some(Self {
+            inner: kept.inner,
+            thread: Some(kept.thread),
+            features: kept.features,
+            starts_once: Some(kept.option),
+        })
     }
 
     /// The features to offer, as a mask. The transport adds its own.

@@ -116,13 +116,7 @@ impl RutabagaRenderer {
         config: &RutabagaConfig,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
-        let fences = Arc::new(FenceTable::new(Box::new(wake)));
-        let (thread, capsets) = Thread::start(config, Arc::clone(&fences))?;
-        Ok(Self {
-            thread,
-            capsets,
-            fences,
-        })
+        Self::over(wake, |fences| Thread::start(config, fences))
     }
 
     /// Starts the renderer on this thread, which alone can use it: for a device with a thread to
@@ -139,8 +133,15 @@ impl RutabagaRenderer {
         config: &RutabagaConfig,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartError> {
+        Self::over(wake, |fences| Thread::adopt(config, fences))
+    }
+
+    fn over(
+        wake: impl Fn() + Send + Sync + 'static,
+        start: impl FnOnce(Arc<FenceTable>) -> Result<(Thread, Vec<CapsetInfo>), StartError>,
+    ) -> Result<Self, StartError> {
         let fences = Arc::new(FenceTable::new(Box::new(wake)));
-        let (thread, capsets) = Thread::adopt(config, Arc::clone(&fences))?;
+        let (thread, capsets) = start(Arc::clone(&fences))?;
         Ok(Self {
             thread,
             capsets,
