@@ -55,3 +55,14 @@ need_rust() {
     [[ $(printf '%s\n' 1.89.0 "$version" | sort -V | head -n 1) == 1.89.0 ]] ||
         die "Rust 1.89 or later is needed, this is $version"
 }
+
+# need_space GIB: that much disk for target/, what is in it already counted. A build that meets a full disk ends in an
+# internal error of the compiler, after minutes.
+need_space() {
+    local held=0 free
+    mkdir -p "$repo/target"
+    held=$(du -sk "$repo/target" | cut -f1)
+    free=$(df -k --output=avail "$repo/target" | tail -n 1)
+    ((held + free >= $1 << 20)) ||
+        die "$1 GiB of disk are needed under target/: it holds $((held >> 20)), $((free >> 20)) are free"
+}

@@ -15,6 +15,9 @@ use crate::transport::{
 };
 
 mod saved;
+mod window;
+
+pub use window::SharedMemoryAccess;
 
 /// Longest write that is carried out, in bytes; no bus that a guest drives makes longer ones.
 pub const MAX_WRITE: usize = 8;
@@ -109,12 +112,18 @@ impl VirtioPciFunction {
         self.msix.owner()
     }
 
-    /// Reads configuration space; bytes beyond its end read 0.
+    /// Reads configuration space; bytes beyond its end read 0. A VMM with shared memory looks first whether the read
+    /// goes there: see [`shared_memory_read`](Self::shared_memory_read).
     pub fn read_config(&mut self, offset: u16, data: &mut [u8]) -> Effects {
+        self.read_config_with(offset, data, &[])
+    }
+
+    /// The same for a read that looks into shared memory, with what the VMM found there.
+    pub fn read_config_with(&mut self, offset: u16, data: &mut [u8], found: &[u8]) -> Effects {
         let mut effects = Effects::none();
         let offset = usize::from(offset);
         if self.space.touches_window(offset, data.len()) {
-            self.read_through_window();
+            self.read_through_window(found);
             self.update_intx(&mut effects);
         }
         if self.space.locates_registers(offset, data.len()) {
@@ -124,7 +133,8 @@ impl VirtioPciFunction {
         effects
     }
 
-    /// Writes configuration space. Writes of more than [`MAX_WRITE`] bytes are ignored and counted.
+    /// Writes configuration space. Writes of more than [`MAX_WRITE`] bytes are ignored and counted. A VMM with shared
+    /// memory asks afterwards whether the write goes there: see [`shared_memory_write`](Self::shared_memory_write).
     pub fn write_config(&mut self, offset: u16, data: &[u8]) -> Effects {
         let mut effects = Effects::none();
         if data.len() > MAX_WRITE {
@@ -394,39 +404,6 @@ impl VirtioPciFunction {
     fn sizes_a_bar(&self, offset: u16, data: &[u8]) -> bool {
         let bars = u16::from(pci::BAR0)..u16::from(pci::BAR0).saturating_add(24);
         bars.contains(&offset) && data == [0xff; 4]
-    }
-
-    fn read_through_window(&mut self) {
-        let mut data = [0; 4];
-        if let Some(window) = self.space.window()
-            && let Some(data) = data.get_mut(..window.length)
-        {
-            if self.transport().power() == PowerState::D0 {
-                self.read_place(window.bar, window.offset, data);
-            } else {
-                data.fill(0xff);
-            }
-        }
-        self.space.set(self.space.window_data(), &data);
-    }
-
-    /// Acts once a write covers all the bytes that the window is long.
-    fn write_through_window(&mut self, offset: usize, length: usize, effects: &mut Effects) {
-        let start = self.space.window_data();
-        let end = offset.saturating_add(length);
-        let Some(window) = self.space.window() else {
-            return;
-        };
-        let covered = offset <= start && end >= start.saturating_add(window.length);
-        if !covered || self.transport().power() == PowerState::D3hot {
-            count(&mut self.counters().accesses_ignored);
-            return;
-        }
-        let mut data = [0; 4];
-        self.space.read(start, &mut data);
-        if let Some(data) = data.get(..window.length) {
-            self.write_place(window.bar, window.offset, data, effects);
-        }
     }
 
     /// Brings transport and MSI-X in line with what configuration space says now.

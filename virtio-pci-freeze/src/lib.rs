@@ -127,7 +127,7 @@ pub use common_config::CommonConfig;
 pub use config_space::{CONFIG_SPACE_SIZE, Identity};
 pub use device_config::{DeviceConfig, MAX_DEVICE_CONFIG};
 pub use effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind, ResetTicket};
-pub use function::{FunctionConfig, MAX_WRITE, VirtioPciFunction};
+pub use function::{FunctionConfig, MAX_WRITE, SharedMemoryAccess, VirtioPciFunction};
 pub use msix::{Interrupt, VectorOwner};
 pub use queue::{MAX_QUEUE_SIZE, QueueSetup, RingPosition};
 pub use register::{Access, Layout, Register, RegisterInfo};

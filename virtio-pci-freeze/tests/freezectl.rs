@@ -6,7 +6,8 @@
 //! A plain file is no device: it shows what the command says and where it writes. That a device answers is shown by the
 //! model's tests of the same logic and by real guests.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, process};
@@ -85,6 +86,48 @@ fn freeze_and_unfreeze_write_where_the_capability_points_and_close_the_window() 
         assert_eq!((bar, length), (0, vec![0; 4]), "closed");
         assert_eq!(data, [value, 0, 0, 0]);
     }
+}
+
+#[test]
+fn the_systemd_hook_announces_a_suspend_and_no_hibernation_and_stops_neither() {
+    let sysfs = Sysfs::new("hook");
+    let (config, at) = gpu(Layout::Seed);
+    let path = sysfs.add(GPU, 0x1050, &config);
+    // The command by its name, on this directory.
+    let directory = sysfs.0.join("bin");
+    fs::create_dir(&directory).expect("a directory");
+    let program = directory.join("virtio-freezectl");
+    let real = env!("CARGO_BIN_EXE_virtio-freezectl");
+    let script = format!(
+        "#!/bin/sh\nexec '{real}' --sysfs '{}' \"$@\"\n",
+        sysfs.0.display()
+    );
+    fs::write(&program, script).expect("written");
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("executable");
+    let hook = |when: &str, what: &str| {
+        let hook = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/contrib/systemd-sleep-virtio-freeze"
+        );
+        let path = format!("{}:/usr/bin:/bin", directory.display());
+        let mut command = Command::new("sh");
+        let output = command.args([hook, when, what]).env("PATH", path).output();
+        let output = output.expect("a shell");
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr)
+    };
+    let mode = || window(&path, at).3[0];
+    for (when, what, expected) in [
+        ("pre", "hibernate", 0),
+        ("pre", "suspend", 3),
+        ("post", "hibernate", 3),
+        ("post", "suspend", 0),
+    ] {
+        hook(when, what);
+        assert_eq!(mode(), expected, "{when} {what}");
+    }
+    fs::remove_dir_all(sysfs.0.join(GPU)).expect("removed");
+    assert!(hook("pre", "suspend").contains("freeze failed, going on"));
 }
 
 #[test]

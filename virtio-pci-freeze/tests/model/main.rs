@@ -4,6 +4,8 @@
 //! The model against what drivers do, what the standard says and what went wrong elsewhere.
 
 mod common;
+// It reads files, a million characters of them, and nothing of the crate.
+#[cfg(not(miri))]
 mod conformance;
 mod freeze_mode;
 mod guest;

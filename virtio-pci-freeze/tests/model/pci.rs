@@ -283,6 +283,88 @@ fn the_window_writes_only_once_all_its_bytes_are_there() {
     );
 }
 
+/// Points the window at shared memory, and returns where its data are.
+fn open_window(machine: &mut Machine, driver: &Driver, offset: u32, length: u32) -> u16 {
+    let at = driver.capabilities().structure(cap_type::PCI_CFG);
+    let at = at.expect("a window").capability;
+    machine.config_write(at + 4, &[BarLayout::SHARED_MEMORY]);
+    machine.config_write(at + 8, &offset.to_le_bytes());
+    machine.config_write(at + 12, &length.to_le_bytes());
+    at + 16
+}
+
+#[test]
+fn the_window_reaches_shared_memory_by_way_of_the_vmm() {
+    let (mut machine, driver) = running(config(retention(false)));
+    for length in [1u16, 2, 4] {
+        let at = open_window(&mut machine, &driver, 0x1230, length.into());
+        let width = usize::from(length);
+        let function = &machine.function;
+        let asked = function.shared_memory_read(at, 4).expect("a read");
+        assert_eq!((asked.offset, asked.what), (0x1230, width));
+        // Any access that touches the data, from either side, and no other one.
+        assert!(function.shared_memory_read(0, 256).is_some());
+        assert!(function.shared_memory_read(at + 3, 1).is_some());
+        assert_eq!(function.shared_memory_read(at - 4, 4), None);
+        let mut data = [0xaa; 4];
+        let found = [1, 2, 3, 4];
+        let effects = machine
+            .function
+            .read_config_with(at, &mut data, &found[..width]);
+        machine.carry_out(effects);
+        assert_eq!(data[..width], found[..width]);
+        assert_eq!(
+            data[width..],
+            [0; 4][width..],
+            "what is behind it is not shown"
+        );
+
+        let bytes = [9, 8, 7, 6];
+        machine.config_write(at, &bytes);
+        let write = machine.function.shared_memory_write(at, &bytes);
+        let write = write.expect("a write");
+        assert_eq!(write.offset, 0x1230);
+        assert_eq!(write.what[..], bytes[..width]);
+        if length > 1 {
+            machine.config_write(at, &[5]);
+            let write = machine.function.shared_memory_write(at, &[5]);
+            assert_eq!(write, None, "not all its bytes");
+        }
+    }
+}
+
+#[test]
+fn the_window_does_not_reach_shared_memory_that_is_not_there_or_sleeps() {
+    let none = |machine: &Machine, at| {
+        assert_eq!(machine.function.shared_memory_read(at, 4), None);
+        assert_eq!(machine.function.shared_memory_write(at, &[0; 4]), None);
+    };
+    let (mut machine, mut driver) = running(config(retention(false)));
+    let size = machine.function.bars().size(BarLayout::SHARED_MEMORY);
+    let behind = u32::try_from(size).expect("a small region");
+    for (offset, length) in [(behind, 4), (u32::MAX - 3, 4), (2, 4), (0, 3)] {
+        let at = open_window(&mut machine, &driver, offset, length);
+        none(&machine, at);
+        assert_eq!(machine.config_u32(at), 0);
+    }
+    let at = open_window(&mut machine, &driver, 0, 4);
+    machine.config_write(at, &[0; MAX_WRITE + 1]);
+    let long = machine
+        .function
+        .shared_memory_write(at, &[0; MAX_WRITE + 1]);
+    assert_eq!(long, None);
+    driver.set_power_state(&mut machine, pci::PMCSR_POWER_STATE);
+    none(&machine, at);
+    assert_eq!(machine.config_u32(at), u32::MAX);
+
+    let mut without = config(retention(false));
+    without.shared_memory.clear();
+    let (mut machine, driver) = running(without);
+    let at = open_window(&mut machine, &driver, 0, 4);
+    none(&machine, at);
+    assert_eq!(machine.config_u32(at), 0);
+}
+
 #[test]
 fn the_msix_table_is_plain_memory_and_the_pending_bits_are_read_only() {
     let (mut machine, driver) = running(config(retention(false)));
@@ -310,14 +392,18 @@ fn what_cannot_exist_is_refused_with_the_numbers() {
             ConfigError::QueueSize { index: 1, size }
         );
     }
-    let features = feature::mask(feature::VIRTIO_F_RING_RESET);
-    assert_eq!(
-        refused(|c| c.transport.device_features |= features),
-        ConfigError::FeaturesOverlapLayout {
-            features,
-            layout: Layout::Seed
-        }
-    );
+    for bit in [
+        feature::VIRTIO_F_NOTIF_CONFIG_DATA,
+        feature::VIRTIO_F_RING_RESET,
+        feature::VIRTIO_F_ADMIN_VQ,
+    ] {
+        let features = feature::mask(bit);
+        let layout = Layout::Seed;
+        assert_eq!(
+            refused(|c| c.transport.device_features |= features),
+            ConfigError::FeaturesOverlapLayout { features, layout }
+        );
+    }
     assert_eq!(
         refused(|c| c.transport.retention = Retention::Off),
         ConfigError::LayoutWithoutRetention {
@@ -377,6 +463,7 @@ fn shared_memory_that_cannot_exist_is_refused_by_name() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for the code of a small function")]
 fn the_largest_function_is_accepted() {
     let mut transport = transport_config(Layout::Tail, retention(true));
     transport.queue_sizes = vec![32768; MAX_QUEUES];

@@ -11,6 +11,8 @@ use virtio_pci_freeze::test_utils::{
 };
 use virtio_pci_freeze::{BarLayout, FreezeState, Layout, Register};
 
+use crate::common::cases;
+
 fn any_program() -> impl Strategy<Value = Program> {
     // Steps that lead somewhere are as frequent as all the others together.
     let leads = prop::sample::select(vec![4u8, 6, 7, 12, 14, 15, 18, 19, 20, 21]);
@@ -45,7 +47,7 @@ fn observable(machine: &mut Machine) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(512), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn every_program_keeps_every_invariant(program in any_program()) {

@@ -303,6 +303,7 @@ fn the_last_queue_is_the_administration_queue_where_that_is_offered() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for the code of a small device")]
 fn every_doorbell_of_the_largest_device_fits_its_structure() {
     let mut transport = transport_config(Layout::None, retention(false));
     transport.queue_sizes = vec![2; virtio_pci_freeze::MAX_QUEUES];

@@ -8,7 +8,7 @@ use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, pci};
 use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, retention};
 use virtio_pci_freeze::{RELEASE_AFTER_NOTIFICATIONS, Register};
 
-use crate::common::{RESOURCE, config, keeps_resources};
+use crate::common::{RESOURCE, cases, config, keeps_resources};
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -213,7 +213,7 @@ fn any_act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(2000), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn the_retention_machine_does_what_the_reference_model_does(

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use virtio_pci_freeze::test_utils::{Program, SleepPath, Step};
 
+use crate::common::cases;
 use crate::patched::restore_and_go_on;
 
 const FREEZE: Step = Step::WriteRegister {
@@ -245,7 +246,7 @@ fn the_kept_saved_states_are_accepted_as_they_are() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(512), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn a_saved_state_with_fields_changed_is_refused_or_sound(

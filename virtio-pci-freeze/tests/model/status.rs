@@ -10,6 +10,8 @@ use virtio_pci_freeze::test_utils::{
 };
 use virtio_pci_freeze::{Layout, Register};
 
+use crate::common::STRIDE;
+
 const ACKNOWLEDGE: u8 = 0x01;
 const DRIVER: u8 = 0x02;
 const DRIVER_OK: u8 = 0x04;
@@ -137,8 +139,8 @@ fn every_status_write_in_every_state_is_what_the_clauses_say() {
                 features_acceptable: flags & 1 != 0,
                 suspend_negotiated: flags & 2 != 0,
             };
-            for before in 0..=u8::MAX {
-                for written in 0..=u8::MAX {
+            for before in (0..=u8::MAX).step_by(STRIDE) {
+                for written in (0..=u8::MAX).step_by(STRIDE) {
                     let write = Write {
                         before,
                         written,
@@ -210,7 +212,7 @@ fn machines() -> Vec<(&'static str, Machine)> {
 fn any_two_status_writes_from_any_state_leave_a_sound_machine() {
     let mut driver = Driver::probe(&mut machines()[0].1, Reach::Memory);
     for (name, machine) in machines() {
-        for first in 0..=u8::MAX {
+        for first in (0..=u8::MAX).step_by(STRIDE) {
             let mut once = machine.clone();
             driver.write(&mut once, Register::DeviceStatus, first.into());
             check_invariants(&mut once);
