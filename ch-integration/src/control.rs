@@ -26,6 +26,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::events::Event;
+use crate::options::OutputSize;
+use crate::resize::ResizeError;
 use crate::screenshot::{ScreenshotError, encode_png, save_png};
 use crate::status::Status;
 
@@ -48,6 +50,13 @@ enum Command {
         cursor: bool,
         path: Option<PathBuf>,
     },
+    /// Another preferred size for an output. The guest is told, and does as it likes.
+    Resize {
+        #[serde(default)]
+        scanout: u32,
+        width: u32,
+        height: u32,
+    },
     /// Events from now on, for as long as the connection lasts.
     Events,
 }
@@ -69,6 +78,12 @@ pub trait Controlled: Debug + Send + Sync {
     /// # Errors
     /// There is no such scanout, or the device has stopped.
     fn screenshot(&self, scanout: u32, cursor: bool) -> Result<Image, ScreenshotError>;
+
+    /// Gives an output another preferred size, and tells the guest.
+    ///
+    /// # Errors
+    /// There is no such output, it cannot have that size, or the device has stopped.
+    fn resize(&self, scanout: u32, size: OutputSize) -> Result<(), ResizeError>;
 
     /// Events from now on.
     fn subscribe(&self) -> Receiver<Event>;
@@ -289,6 +304,16 @@ fn execute(command: &Command, device: &dyn Controlled) -> Answer {
             cursor,
             path,
         } => screenshot(device, *scanout, *cursor, path.as_deref()),
+        &Command::Resize {
+            scanout,
+            width,
+            height,
+        } => {
+            let resized = device.resize(scanout, OutputSize { width, height });
+            resized
+                .map(|()| json!({}))
+                .map_err(|error| error.to_string())
+        }
         // Not answered but streamed.
         Command::Events => Ok(json!({})),
     };

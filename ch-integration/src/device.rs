@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::Error as IoError;
 use std::mem;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -13,11 +14,14 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use thiserror::Error;
-use virtio_gpu_s3::{ConfigError as GpuConfigError, Gpu, HOST_VISIBLE_SHM_ID, Image};
+use virtio_gpu_s3::renderer::Renderer;
+use virtio_gpu_s3::{
+    ConfigError as GpuConfigError, CrossDomainStartError, Gpu, HOST_VISIBLE_SHM_ID, Image,
+};
 use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{
     BarLayout, ConfigError as FunctionConfigError, Effect, Effects, FunctionConfig, Identity,
-    SharedMemoryRegion, TransportConfig, VectorOwner, VirtioPciFunction,
+    PowerState, SharedMemoryRegion, TransportConfig, VectorOwner, VirtioPciFunction,
 };
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
@@ -25,16 +29,20 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use crate::control::Controlled;
 use crate::events::{Event, EventKind};
 use crate::model::{RING_FEATURES, new_gpu, new_renderer_in};
-use crate::options::DeviceOptions;
+use crate::options::{DeviceOptions, OutputSize};
 #[cfg(feature = "virgl")]
 use crate::renderer_process::StartProcessError;
 use crate::requests::{Doorbells, Inbox, Question, Request, Requests};
+use crate::resize::{self, ResizeError};
 use crate::screenshot::ScreenshotError;
 use crate::shared::{Shared, State};
 use crate::status::{Sleep, SleepChange, Status};
 use crate::wakeup::Wakeup;
 use crate::window::{Errand, Window};
-use crate::worker::{Worker, bit};
+use crate::worker::{Frontend, Worker, bit};
+
+#[cfg(test)]
+mod tests;
 
 /// Guest memory, replaced whole when the VMM maps or unmaps.
 pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
@@ -59,6 +67,9 @@ pub enum DeviceError {
     #[cfg(feature = "virgl")]
     #[error("Cannot start the renderer")]
     Renderer(#[source] virtio_gpu_s3::StartError),
+    /// The host's compositor.
+    #[error("Cannot reach the host's compositor")]
+    Wayland(#[source] CrossDomainStartError),
     /// The renderer's process.
     #[cfg(feature = "virgl")]
     #[error("Cannot start the renderer")]
@@ -92,6 +103,17 @@ impl GpuDevice {
     /// # Errors
     /// A [`DeviceError`] says which part cannot be made, and why.
     pub fn new(options: &DeviceOptions) -> Result<Self, DeviceError> {
+        let DeviceOptions { renderer, gpu, .. } = options.clone();
+        Self::with_renderer(options, move |wakeup, requests| {
+            new_renderer_in(&renderer, &gpu, wakeup, requests)
+        })
+    }
+
+    /// The same with a renderer that `make` makes on the worker's thread.
+    fn with_renderer(
+        options: &DeviceOptions,
+        make: impl MakeRenderer,
+    ) -> Result<Self, DeviceError> {
         let (requests, inbox) = Inbox::new();
         let requests = Arc::new(requests);
         let memory = Memory::new(GuestMemoryMmap::new());
@@ -99,6 +121,7 @@ impl GpuDevice {
         let window = options.gpu.hostmem.map(Window::new);
         let (reply, started) = sync_channel(1);
         let start = Start {
+            renderer: make,
             options: options.clone(),
             window: window.clone(),
             requests: Arc::downgrade(&requests),
@@ -135,23 +158,35 @@ impl GpuDevice {
 
     /// Size in bytes of a BAR; 0 if there is no such BAR.
     pub fn bar_size(&self, bar: u8) -> u64 {
-        self.shared.lock().function.bars().size(bar)
+        self.look(|function| function.bars().size(bar))
     }
 
     /// Reads configuration space.
     pub fn read_config(&self, offset: u16, data: &mut [u8]) {
-        self.access(|function| function.read_config(offset, data));
+        let length = data.len();
+        // A blob is reached without the lock, which who has the blob may want.
+        let read = self.look(|function| function.shared_memory_read(offset, length));
+        let Some(read) = read else {
+            return self.access(|function| function.read_config(offset, data));
+        };
+        let mut found = vec![0; read.what];
+        self.read_bar(BarLayout::SHARED_MEMORY, read.offset, &mut found);
+        self.access(|function| function.read_config_with(offset, data, &found));
     }
 
     /// Writes configuration space.
     pub fn write_config(&self, offset: u16, data: &[u8]) {
         self.access(|function| function.write_config(offset, data));
+        let write = self.look(|function| function.shared_memory_write(offset, data));
+        if let Some(write) = write {
+            self.write_bar(BarLayout::SHARED_MEMORY, write.offset, &write.what);
+        }
     }
 
     /// Reads a BAR.
     pub fn read_bar(&self, bar: u8, offset: u64, data: &mut [u8]) {
         match &self.window {
-            Some(window) if bar == BarLayout::SHARED_MEMORY => {
+            Some(window) if bar == BarLayout::SHARED_MEMORY && self.is_awake() => {
                 window.read(offset, data, |errand, part| self.read_blob(errand, part));
             }
             _ => self.access(|function| function.read_bar(bar, offset, data)),
@@ -161,7 +196,7 @@ impl GpuDevice {
     /// Writes a BAR.
     pub fn write_bar(&self, bar: u8, offset: u64, data: &[u8]) {
         match &self.window {
-            Some(window) if bar == BarLayout::SHARED_MEMORY => {
+            Some(window) if bar == BarLayout::SHARED_MEMORY && self.is_awake() => {
                 window.write(offset, data, |errand, part| self.write_blob(errand, part));
             }
             _ => self.access(|function| function.write_bar(bar, offset, data)),
@@ -227,13 +262,10 @@ impl GpuDevice {
         let (reply, answer) = sync_channel(1);
         self.send(Request::Ask(Question::Inspect(reply)));
         let gpu = answer.recv_timeout(PATIENCE).ok()?;
+        let bad_chains = self.shared.bad_chains.load(Ordering::Relaxed);
         let state = self.shared.lock();
-        Some(Status::new(
-            &state.function,
-            &gpu,
-            &state.sleep,
-            state.bad_chains,
-        ))
+        let (function, sleep) = (&state.function, &state.sleep);
+        Some(Status::new(function, &gpu, sleep, bad_chains))
     }
 
     /// What a scanout shows; black where it is disabled.
@@ -252,6 +284,17 @@ impl GpuDevice {
             .recv_timeout(PATIENCE)
             .map_err(|_| ScreenshotError::Stopped)?;
         image.ok_or(ScreenshotError::NoScanout { scanout })
+    }
+
+    /// Gives an output another preferred size, and tells the guest.
+    ///
+    /// # Errors
+    /// There is no such output, it cannot have that size, or the device's thread is gone.
+    pub fn resize(&self, scanout: u32, size: OutputSize) -> Result<(), ResizeError> {
+        let (question, answer) = resize::question(scanout, size);
+        self.send(Request::Ask(question));
+        self.shared.update_config(&resize::wait_for(&answer)?);
+        Ok(())
     }
 
     /// What cannot be read reads 0, as a BAR does.
@@ -295,6 +338,15 @@ impl GpuDevice {
         let errand = move |gpu: &mut Gpu| drop(reply.send(errand(gpu)));
         self.send(Request::Ask(Question::Gpu(Box::new(errand))));
         done.recv_timeout(PATIENCE).ok()
+    }
+
+    /// In D3hot no BAR answers, and shared memory is one (PCI PM 1.2 §5.4.1).
+    fn is_awake(&self) -> bool {
+        self.look(|function| function.transport().power() == PowerState::D0)
+    }
+
+    fn look<T>(&self, at: impl FnOnce(&VirtioPciFunction) -> T) -> T {
+        at(&self.shared.lock().function)
     }
 
     fn access(&self, change: impl FnOnce(&mut VirtioPciFunction) -> Effects) {
@@ -439,23 +491,44 @@ impl Controlled for GpuDevice {
         Self::screenshot(self, scanout, cursor)
     }
 
+    fn resize(&self, scanout: u32, size: OutputSize) -> Result<(), ResizeError> {
+        Self::resize(self, scanout, size)
+    }
+
     fn subscribe(&self) -> Receiver<Event> {
         Self::subscribe(self)
     }
 }
 
+/// Makes a renderer that wakes the worker by these.
+trait MakeRenderer:
+    FnOnce(&Arc<Wakeup>, &Arc<Requests<Shared>>) -> Result<Box<dyn Renderer>, DeviceError>
+    + Send
+    + 'static
+{
+}
+
+impl<F> MakeRenderer for F where
+    F: FnOnce(&Arc<Wakeup>, &Arc<Requests<Shared>>) -> Result<Box<dyn Renderer>, DeviceError>
+        + Send
+        + 'static
+{
+}
+
 /// What the worker's thread makes itself: a renderer may be usable on the thread only that made it.
-struct Start {
+struct Start<R> {
+    renderer: R,
     options: DeviceOptions,
     window: Option<Window>,
     requests: Weak<Requests<Shared>>,
     wakeup: Arc<Wakeup>,
 }
 
-impl Start {
+impl<R: MakeRenderer> Start<R> {
     /// The function, the GPU, and the longest request that this needs to see.
     fn make(self) -> Result<(Arc<Shared>, Gpu, usize), DeviceError> {
         let Self {
+            renderer,
             options,
             window,
             requests,
@@ -463,7 +536,7 @@ impl Start {
         } = self;
         // Who starts the device waits for this.
         let requests = requests.upgrade().ok_or(DeviceError::Ended)?;
-        let renderer = new_renderer_in(&options.renderer, &options.gpu, &wakeup, &requests)?;
+        let renderer = renderer(&wakeup, &requests)?;
         let (gpu, max_request) = new_gpu(&options.gpu, renderer)?;
         let gpu = match window {
             Some(window) => gpu.with_host_visible(Box::new(window)),

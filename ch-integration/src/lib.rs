@@ -33,6 +33,8 @@ pub mod renderer_process;
 #[cfg(feature = "gpu")]
 mod requests;
 #[cfg(feature = "gpu")]
+mod resize;
+#[cfg(feature = "gpu")]
 mod screenshot;
 #[cfg(feature = "gpu")]
 pub mod seccomp;
@@ -59,12 +61,14 @@ pub use events::{Event, EventKind, EventLog};
 #[cfg(feature = "gpu")]
 pub use in_process::{
     GpuActivation, GpuRequestError, GpuStart, GpuThread, GuestNotifier, HostWindow, InProcessGpu,
-    LayoutOption, StartGpuError, VmmGpuOption, queue_setup,
+    LayoutOption, MemorySlots, StartGpuError, VmmGpuOption, queue_setup,
 };
 #[cfg(feature = "gpu")]
 pub use options::{
     Backend, DeviceOptions, GpuOption, HoldList, OptionError, OutputSize, RendererPlace, Switch,
 };
+#[cfg(feature = "gpu")]
+pub use resize::ResizeError;
 #[cfg(feature = "gpu")]
 pub use screenshot::{ScreenshotError, encode_png, save_screens};
 pub use sleep_register::{

@@ -18,20 +18,17 @@ pub(crate) const LIMIT: Duration = Duration::from_micros(50);
 /// A wait up to here may have been short but for the waking.
 const SHORT: Duration = Duration::from_micros(100);
 
-/// Looks between two chances for others on this core: what is waited for may have to run there.
-const LOOKS: u32 = 8;
-/// Likewise where a look is a system call.
-#[cfg(feature = "virgl")]
-const CALLS: u32 = 1;
+/// Looks for a guest between two chances for others on this core: its processors are others, mostly.
+pub(crate) const FOR_GUEST: u32 = 8;
+/// Looks for a renderer, which may have to run here before there is anything to find.
+pub(crate) const FOR_RENDERER: u32 = 2;
 
 /// Short waits without a look after many looks in vain.
 const MOST_SKIPPED: u32 = 63;
 
 /// Looks as long as waits are short.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Linger {
-    /// Looks at a time.
-    looks: u32,
     idle_since: Option<Instant>,
     /// Whether the last wait was short.
     worthwhile: bool,
@@ -41,36 +38,16 @@ pub(crate) struct Linger {
     penalty: u32,
 }
 
-impl Default for Linger {
-    fn default() -> Self {
-        Self {
-            looks: LOOKS,
-            idle_since: None,
-            worthwhile: false,
-            skipped: 0,
-            penalty: 0,
-        }
-    }
-}
-
 impl Linger {
-    /// For looks that are system calls.
-    #[cfg(feature = "virgl")]
-    pub(crate) fn of_calls() -> Self {
-        Self {
-            looks: CALLS,
-            ..Self::default()
-        }
-    }
-
-    /// There is nothing to do: looks for something, or not. Returns whether there is.
-    pub(crate) fn look(&mut self, mut found: impl FnMut() -> bool) -> bool {
+    /// There is nothing to do: looks for something, or not, so many times between two chances for others. Returns whether
+    /// there is.
+    pub(crate) fn look(&mut self, times: u32, mut found: impl FnMut() -> bool) -> bool {
         let start = *self.idle_since.get_or_insert_with(Instant::now);
         if !self.worthwhile || self.skipped > 0 {
             return false;
         }
         while start.elapsed() < LIMIT {
-            for _ in 0..self.looks {
+            for _ in 0..times {
                 if found() {
                     self.penalty = 0;
                     return true;
@@ -100,7 +77,6 @@ mod tests {
     use super::*;
 
     const EAGER: Linger = Linger {
-        looks: LOOKS,
         idle_since: None,
         worthwhile: true,
         skipped: 0,
@@ -110,17 +86,17 @@ mod tests {
     #[test]
     fn nobody_looks_whose_last_wait_was_long() {
         let mut linger = Linger { ..EAGER };
-        linger.look(|| false);
+        linger.look(FOR_GUEST, || false);
         thread::sleep(SHORT * 2);
         linger.found();
-        assert!(!linger.look(|| true));
+        assert!(!linger.look(FOR_GUEST, || true));
     }
 
     #[test]
     fn a_look_in_vain_ends_in_time() {
         let mut linger = Linger { ..EAGER };
         let (start, mut looks) = (Instant::now(), 0_u32);
-        assert!(!linger.look(|| {
+        assert!(!linger.look(FOR_GUEST, || {
             looks += 1;
             false
         }));
@@ -132,9 +108,9 @@ mod tests {
         // A busy machine may take this thread away for longer than the limit, but not always.
         let soon = (0..1000).any(|_| {
             let mut linger = Linger::default();
-            linger.look(|| false);
+            linger.look(FOR_GUEST, || false);
             linger.found();
-            linger.look(|| true)
+            linger.look(FOR_GUEST, || true)
         });
         assert!(soon);
     }
@@ -145,7 +121,7 @@ mod tests {
         let mut looks = 0;
         for _ in 0..1000 {
             let mut looked = false;
-            linger.look(|| {
+            linger.look(FOR_GUEST, || {
                 looked = true;
                 false
             });
@@ -156,7 +132,7 @@ mod tests {
         }
         assert!((10..30).contains(&looks), "{looks}");
         linger.skipped = 0;
-        assert!(linger.look(|| true));
+        assert!(linger.look(FOR_GUEST, || true));
         assert_eq!(linger.penalty, 0);
     }
 }

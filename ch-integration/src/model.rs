@@ -7,7 +7,9 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use virtio_gpu_s3::{Gpu, GpuConfig, NullDisplay, NullRenderer, Renderer};
+use virtio_gpu_s3::{
+    CrossDomainConfig, CrossDomainRenderer, Gpu, GpuConfig, NullDisplay, NullRenderer, Renderer,
+};
 #[cfg(feature = "virgl")]
 use virtio_gpu_s3::{RutabagaConfig, RutabagaRenderer};
 use virtio_pci_freeze::spec::feature;
@@ -49,19 +51,11 @@ fn random() -> u64 {
 /// A renderer for the thread that calls this, which is the one that the GPU lives on.
 pub(crate) fn new_renderer<F: Frontend>(
     option: &GpuOption,
-    #[cfg_attr(
-        not(feature = "virgl"),
-        expect(unused_variables, reason = "2D has no fences")
-    )]
     wakeup: &Arc<Wakeup>,
-    #[cfg_attr(
-        not(feature = "virgl"),
-        expect(unused_variables, reason = "2D has no fences")
-    )]
     requests: &Arc<Requests<F>>,
 ) -> Result<Box<dyn Renderer>, DeviceError> {
-    match option.backend {
-        Backend::TwoD => Ok(Box::new(NullRenderer::default())),
+    let renderer: Box<dyn Renderer> = match option.backend {
+        Backend::TwoD => Box::new(NullRenderer::default()),
         #[cfg(feature = "virgl")]
         Backend::Virgl => {
             let config = virtio_gpu_s3::RutabagaConfig {
@@ -71,9 +65,10 @@ pub(crate) fn new_renderer<F: Frontend>(
             let renderer = RutabagaRenderer::on_this_thread(&config, wake(wakeup, requests));
             let mut renderer = renderer.map_err(DeviceError::Renderer)?;
             renderer.watch().map_err(DeviceError::Renderer)?;
-            Ok(Box::new(renderer))
+            Box::new(renderer)
         }
-    }
+    };
+    with_channels(renderer, option, wakeup, requests)
 }
 
 /// A renderer where `place` says; what has no C library has no place.
@@ -88,16 +83,34 @@ pub(crate) fn new_renderer_in<F: Frontend>(
         (RendererPlace::Process(program), Backend::Virgl) => {
             let mut program = program.clone();
             program.venus = option.venus;
-            RemoteRenderer::new(program, wake(wakeup, requests))
-                .map(|renderer| Box::new(renderer) as Box<dyn Renderer>)
-                .map_err(DeviceError::RendererProcess)
+            let limits = option.gpu_config().map_err(DeviceError::Gpu)?;
+            program.max_request = limits.limits().max_command_bytes();
+            let renderer = RemoteRenderer::new(program, wake(wakeup, requests));
+            let renderer = renderer.map_err(DeviceError::RendererProcess)?;
+            with_channels(Box::new(renderer), option, wakeup, requests)
         }
         _ => new_renderer(option, wakeup, requests),
     }
 }
 
+/// Adds the way to the host's compositor, if there is to be one. It has no C library, and needs the files and the memory
+/// that are here; so it is here also where the renderer has a process of its own.
+fn with_channels<F: Frontend>(
+    renderer: Box<dyn Renderer>,
+    option: &GpuOption,
+    wakeup: &Arc<Wakeup>,
+    requests: &Arc<Requests<F>>,
+) -> Result<Box<dyn Renderer>, DeviceError> {
+    let Some(wayland) = option.wayland.clone() else {
+        return Ok(renderer);
+    };
+    let limits = *option.gpu_config().map_err(DeviceError::Gpu)?.limits();
+    let config = CrossDomainConfig { wayland, limits };
+    let renderer = CrossDomainRenderer::new(renderer, &config, wake(wakeup, requests));
+    Ok(Box::new(renderer.map_err(DeviceError::Wayland)?))
+}
+
 /// What a renderer's threads call.
-#[cfg(feature = "virgl")]
 fn wake<F: Frontend>(
     wakeup: &Arc<Wakeup>,
     requests: &Arc<Requests<F>>,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -33,8 +34,8 @@ pub enum OptionError {
     },
     /// A key that a VMM does not have.
     #[error(
-        "unknown key '{key}'; the keys are backend, venus, outputs, width, height, hostmem, freeze, layout, control, \
-         socket, id and pci_segment"
+        "unknown key '{key}'; the keys are backend, venus, outputs, width, height, hostmem, wayland, freeze, layout, \
+         control, socket, id and pci_segment"
     )]
     UnknownVmmKey {
         /// The key.
@@ -64,6 +65,14 @@ pub enum OptionError {
         /// The key.
         key: &'static str,
     },
+    /// Memory of the host, and nobody who has any.
+    #[error("'hostmem' has no effect without backend=virgl or wayland=PATH")]
+    UnusedHostmem,
+    /// Windows on the host's compositor, and no room for their buffers.
+    #[error(
+        "'wayland' needs hostmem=SIZE: windows' buffers are the host's memory, and the guest maps it"
+    )]
+    WaylandWithoutHostmem,
     /// Vulkan, and no room for its memory.
     #[error("'venus=on' needs hostmem=SIZE: Vulkan's memory is the host's, and the guest maps it")]
     VenusWithoutHostmem,
@@ -193,6 +202,10 @@ pub struct GpuOption {
     /// for no region. It is room in the guest's address space, and takes no memory by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostmem: Option<u64>,
+    /// Socket of the host's Wayland compositor, on which the guest's proxies show windows (cross-domain, capset 5);
+    /// `None` for no way there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wayland: Option<PathBuf>,
     /// Other limits than the device's own, by the names of [`Limits::TABLE`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, u64>,
@@ -206,13 +219,14 @@ impl Default for GpuOption {
             outputs: 1,
             size: OutputSize::default(),
             hostmem: None,
+            wayland: None,
             limits: BTreeMap::new(),
         }
     }
 }
 
 impl GpuOption {
-    const KEYS: &str = "backend, venus, outputs, width, height and hostmem";
+    const KEYS: &str = "backend, venus, outputs, width, height, hostmem and wayland";
 
     /// The device that this asks for.
     ///
@@ -244,9 +258,10 @@ impl GpuOption {
         }
         let renders = self.backend != Backend::TwoD;
         match (self.hostmem, self.venus) {
-            (Some(_), _) if !renders => Err(OptionError::Needs3d { key: "hostmem" }),
+            (Some(_), _) if !renders && self.wayland.is_none() => Err(OptionError::UnusedHostmem),
             (_, true) if !renders => Err(OptionError::Needs3d { key: "venus" }),
             (None, true) => Err(OptionError::VenusWithoutHostmem),
+            (None, _) if self.wayland.is_some() => Err(OptionError::WaylandWithoutHostmem),
             _ => Ok(()),
         }
     }
@@ -273,6 +288,7 @@ impl GpuOption {
                 let switch = switch.map_err(|_| bad("venus", value, "on and off are"))?;
                 self.venus = switch.is_on();
             }
+            "wayland" => self.wayland = Some(path("wayland", value)?),
             "freeze" | "layout" | "control" | "socket" | "id" | "pci_segment" => {
                 return Err(OptionError::VmmKey { key: key.into() });
             }
@@ -437,6 +453,13 @@ fn scaled(value: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
+pub(crate) fn path(key: &'static str, value: &str) -> Result<PathBuf, OptionError> {
+    match value {
+        "" => Err(bad(key, value, "a path is")),
+        path => Ok(path.into()),
+    }
+}
+
 pub(crate) fn bad(key: &'static str, value: &str, allowed: &'static str) -> OptionError {
     OptionError::Value {
         key,
@@ -446,119 +469,4 @@ pub(crate) fn bad(key: &'static str, value: &str, allowed: &'static str) -> Opti
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_is_read() {
-        let option: GpuOption = "backend=2d,venus=off,outputs=2,width=640,height=480,max_contexts=5,max_submit_bytes=2M"
-            .parse()
-            .unwrap();
-        let size = OutputSize {
-            width: 640,
-            height: 480,
-        };
-        let expected = GpuOption {
-            backend: Backend::TwoD,
-            venus: false,
-            outputs: 2,
-            size,
-            hostmem: None,
-            limits: [
-                ("max_contexts".into(), 5),
-                ("max_submit_bytes".into(), 2 << 20),
-            ]
-            .into(),
-        };
-        assert_eq!(option, expected);
-        assert_eq!("".parse(), Ok(GpuOption::default()));
-    }
-
-    #[test]
-    fn a_mistake_is_named_with_what_is_allowed() {
-        for (text, message) in [
-            ("width", "'width' is not KEY=VALUE"),
-            (
-                "depth=8",
-                "unknown key 'depth'; the keys are backend, venus, outputs, width, height and hostmem, and limits",
-            ),
-            (
-                "width=0",
-                "'width=0' is not allowed; a number of pixels from 1 to 32768 is",
-            ),
-            ("outputs=17", "'outputs=17' is not allowed; 1 to 16 are"),
-            (
-                "hostmem=0",
-                "'hostmem=0' is not allowed; a power of 2 such as 256M, from 1M to 1024G, is",
-            ),
-            (
-                "hostmem=99999999999G",
-                "'hostmem=99999999999G' is not allowed; a power of 2 such as 256M, from 1M to 1024G, is",
-            ),
-            (
-                "hostmem=3M",
-                "'hostmem=3M' is not allowed; a power of 2 such as 256M, from 1M to 1024G, is",
-            ),
-            (
-                "hostmem=64M",
-                "'hostmem' has no effect without backend=virgl",
-            ),
-            ("venus=on", "'venus' has no effect without backend=virgl"),
-            ("venus=yes", "'venus=yes' is not allowed; on and off are"),
-            ("width=1,width=2", "'width' is given twice"),
-            (
-                "max_resources=0",
-                "'max_resources=0' is not allowed; 1 to 1048576 are",
-            ),
-            (
-                "max_contexts=1T",
-                "'max_contexts=1T' is not allowed; 0 to 65536 are",
-            ),
-            (
-                "socket=/x",
-                "'socket' belongs to a VMM's --gpu; here the keys are backend, venus, outputs, width, height and hostmem",
-            ),
-        ] {
-            let error = text.parse::<GpuOption>().unwrap_err();
-            assert_eq!(error.to_string(), message);
-        }
-    }
-
-    #[test]
-    fn a_backend_that_this_build_lacks_is_refused() {
-        let error = "backend=4d".parse::<GpuOption>().unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("'backend=4d' is not allowed; 2d ")
-        );
-        let virgl = "backend=virgl".parse::<GpuOption>();
-        assert_eq!(virgl.is_ok(), cfg!(feature = "virgl"));
-    }
-
-    #[test]
-    fn a_limit_reaches_the_device() {
-        let option: GpuOption = "max_resources=7,max_host_bytes=1M".parse().unwrap();
-        let config = option.gpu_config().unwrap();
-        assert_eq!(config.limits().max_resources, 7);
-        assert_eq!(config.limits().max_host_bytes, 1 << 20);
-        let mut option = GpuOption::default();
-        option.limits.insert("max_everything".into(), 1);
-        let error = option.gpu_config().unwrap_err().to_string();
-        assert_eq!(error, "There is no limit max_everything");
-    }
-
-    #[test]
-    fn holds_are_listed_by_name() {
-        assert_eq!("none".parse(), Ok(HoldList(HoldSources::NONE)));
-        assert_eq!(
-            "bus-master,d3hot,function-reset,same-driver".parse(),
-            Ok(HoldList(HoldSources::ALL))
-        );
-        let error = "d3cold".parse::<HoldList>().unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "unknown hint 'd3cold'; the hints are d3hot, bus-master, function-reset and same-driver, or none"
-        );
-    }
-}
+mod tests;

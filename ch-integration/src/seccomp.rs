@@ -107,7 +107,7 @@ pub const GPU_VIRGL: &[SystemCall] = calls! {
     SYS_getpriority => "Mesa's background threads",
     SYS_getuid => "the dynamic loader and Mesa check who they are",
     SYS_get_mempolicy => "llvmpipe spreads its threads",
-    SYS_ioctl => "the GPU's kernel driver, where there is one",
+    SYS_ioctl => "the GPU's kernel driver, where there is one, and the hypervisor's memory slots",
     SYS_kcmp => "Mesa compares file descriptors of a GPU",
     SYS_lseek => "sizes of buffers, and files",
     #[cfg(target_arch = "x86_64")]
@@ -159,6 +159,30 @@ pub const GPU_VIRGL: &[SystemCall] = calls! {
     SYS_writev => "messages of virglrenderer and Mesa",
 };
 
+/// What the GPU's thread and the one that waits for the compositor need beside [`GPU_2D`] with `wayland=PATH`.
+pub const GPU_WAYLAND: &[SystemCall] = calls! {
+    SYS_clone => "the thread that waits for the compositor",
+    SYS_clone3 => "the thread that waits for the compositor",
+    SYS_connect => "a channel of the guest connects to the compositor",
+    SYS_epoll_create1 => "wait for the compositor",
+    SYS_fstat => "what a file is that came with a message",
+    SYS_fstatfs => "which files are memory of a GPU",
+    SYS_ftruncate => "buffers of the guest's windows",
+    SYS_lseek => "the size of memory of a GPU",
+    SYS_memfd_create => "buffers of the guest's windows",
+    SYS_newfstatat => "what a file is that came with a message",
+    SYS_pipe2 => "what is copied and pasted",
+    SYS_prctl => "name the thread",
+    SYS_pread64 => "copy a keymap that the compositor sealed",
+    SYS_pwrite64 => "copy a keymap that the compositor sealed",
+    SYS_recvmsg => "what the compositor says",
+    SYS_rseq => "the start of a thread",
+    SYS_sendmsg => "what the guest says",
+    SYS_shutdown => "a channel of the guest hangs up",
+    SYS_socket => "a channel of the guest connects to the compositor",
+    SYS_statx => "whether the compositor's socket is one",
+};
+
 /// A path that a sandboxed renderer must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPath {
@@ -178,7 +202,9 @@ const fn path(path: &'static str, write: bool, reason: &'static str) -> HostPath
     }
 }
 
-/// What the virgl backend needs of the host's file system, for Landlock. 2D needs nothing.
+/// What the virgl backend needs of the host's file system, for Landlock. 2D needs nothing, and `wayland=PATH` the socket
+/// of that path where the kernel's Landlock governs connections, which those before LANDLOCK_ACCESS_FS_RESOLVE_UNIX do
+/// not.
 pub const PATHS_VIRGL: &[HostPath] = &[
     path("/dev/dri", true, "the GPU's devices"),
     path("/dev/udmabuf", true, "buffers of guest memory"),
@@ -209,12 +235,12 @@ mod tests {
 
     #[test]
     fn each_call_is_listed_once_and_has_a_reason() {
-        for list in [GPU_2D, CONTROL, GPU_VIRGL] {
+        for list in [GPU_2D, CONTROL, GPU_VIRGL, GPU_WAYLAND] {
             let numbers: BTreeSet<i64> = list.iter().map(|call| call.number).collect();
             assert_eq!(numbers.len(), list.len());
             assert!(list.iter().all(|call| call.reason.len() > 8));
         }
-        for list in [CONTROL, GPU_VIRGL] {
+        for list in [CONTROL, GPU_VIRGL, GPU_WAYLAND] {
             let twice = list.iter().find(|call| GPU_2D.contains(call));
             assert_eq!(twice, None);
         }

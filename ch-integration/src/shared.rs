@@ -3,6 +3,7 @@
 
 //! A PCI function in front of the worker: what the VMM's thread and the worker share.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     /// Told when a reset is done.
     reset_done: Condvar,
     pub(crate) events: EventLog,
+    pub(crate) bad_chains: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -29,7 +31,6 @@ pub(crate) struct State {
     pub(crate) interrupts: Interrupts,
     pub(crate) sleep: Sleep,
     last_frozen_reset: Option<Instant>,
-    pub(crate) bad_chains: u64,
 }
 
 impl State {
@@ -49,10 +50,10 @@ impl Shared {
                 interrupts: Interrupts::new(VECTORS),
                 sleep: Sleep::Awake,
                 last_frozen_reset: None,
-                bad_chains: 0,
             }),
             reset_done: Condvar::new(),
             events: EventLog::default(),
+            bad_chains: AtomicU64::default(),
         }
     }
 
@@ -81,24 +82,21 @@ impl Frontend for Shared {
     type Bitmap = ();
     type Ticket = ResetTicket;
 
-    fn queue_used(&self, index: u16) {
-        drop(self.with_function(|function| function.queue_used(index)));
+    fn events(&self) -> &EventLog {
+        &self.events
     }
 
-    fn count_bad_chain(&self) {
-        let mut state = self.lock();
-        state.bad_chains = state.bad_chains.saturating_add(1);
+    fn bad_chains(&self) -> &AtomicU64 {
+        &self.bad_chains
+    }
+
+    fn queue_used(&self, index: u16) {
+        drop(self.with_function(|function| function.queue_used(index)));
     }
 
     fn needs_reset(&self, reason: &str) {
         drop(self.with_function(VirtioPciFunction::needs_reset));
         self.events.emit(EventKind::NeedsReset {
-            reason: reason.into(),
-        });
-    }
-
-    fn renderer_crashed(&self, reason: &str) {
-        self.events.emit(EventKind::RendererCrashed {
             reason: reason.into(),
         });
     }
@@ -158,11 +156,6 @@ impl Frontend for Shared {
         if let Some(event) = event {
             self.events.emit(event);
         }
-    }
-
-    fn discarded(&self, resources: usize, took_us: u64) {
-        self.events
-            .emit(EventKind::FullReset { resources, took_us });
     }
 
     fn reinstated(&self, queues: usize, resources: usize) {

@@ -24,10 +24,6 @@ impl Wakeup {
     }
 
     /// Wakes the worker, whether it sleeps or waits for fences. Called from the renderer's threads; waits for nobody.
-    #[cfg_attr(
-        not(any(test, feature = "virgl")),
-        expect(dead_code, reason = "only a renderer with threads calls it")
-    )]
     pub(crate) fn wake<F: Frontend>(&self, requests: &Requests<F>) {
         let before = mem::replace(&mut *self.lock(), true);
         self.woken.notify_all();

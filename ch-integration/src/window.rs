@@ -205,6 +205,7 @@ mod tests {
         BlobMapping {
             resource_id,
             file,
+            address: None,
             size: 5000,
             map_info: 1,
         }

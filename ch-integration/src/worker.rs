@@ -10,6 +10,7 @@ mod rings;
 
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -25,8 +26,8 @@ use vm_memory::{
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::device::QUEUE_SIZES;
-use crate::events::micros;
-use crate::linger::Linger;
+use crate::events::{EventKind, EventLog, micros};
+use crate::linger::{FOR_GUEST, FOR_RENDERER, Linger};
 use crate::requests::{Doorbells, Inbox, Next, Question, Request};
 use crate::wakeup::Wakeup;
 
@@ -37,13 +38,13 @@ pub(crate) trait Frontend: Send + Sync + Sized + 'static {
     /// What a reset is asked with, and answered.
     type Ticket: Send;
 
+    fn events(&self) -> &EventLog;
+    /// Descriptor chains so far that made no sense.
+    fn bad_chains(&self) -> &AtomicU64;
     /// Buffers were used, and the driver wants to know.
     fn queue_used(&self, index: u16);
-    fn count_bad_chain(&self);
     /// An error that only a reset cures.
     fn needs_reset(&self, reason: &str);
-    /// The renderer ended by itself.
-    fn renderer_crashed(&self, reason: &str);
     fn update_config(&self, config: &[u8]);
     fn freeze_done(&self, ticket: FreezeTicket, honoured: bool);
     fn suspend_done(&self, suspended: bool);
@@ -56,13 +57,27 @@ pub(crate) trait Frontend: Send + Sync + Sized + 'static {
         resources: usize,
         asked: Instant,
     );
-    fn discarded(&self, resources: usize, took_us: u64);
     fn reinstated(&self, queues: usize, resources: usize);
+
+    fn count_bad_chain(&self) {
+        self.bad_chains().fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The renderer ended by itself.
+    fn renderer_crashed(&self, reason: &str) {
+        let reason = reason.into();
+        self.events().emit(EventKind::RendererCrashed { reason });
+    }
+
+    fn discarded(&self, resources: usize, took_us: u64) {
+        self.events()
+            .emit(EventKind::FullReset { resources, took_us });
+    }
 }
 
 /// How long a sleep waits for the renderer before it is refused. The VMM's thread waits longer (`PATIENCE`); a frame
 /// of software rendering takes a tenth of it.
-const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
 
 type MemoryGuard<F> = GuestMemoryLoadGuard<GuestMemoryMmap<<F as Frontend>::Bitmap>>;
 type Chain<F> = DescriptorChain<MemoryGuard<F>>;
@@ -95,6 +110,8 @@ pub(crate) struct Worker<F: Frontend> {
     ready: u64,
     linger: Linger,
     deferred: Vec<Deferred>,
+    /// Whether this looks for fences, and is not waked for them.
+    looks_for_fences: bool,
     /// Whether the renderer's end was told.
     renderer_crashed: bool,
     max_request: usize,
@@ -127,6 +144,7 @@ impl<F: Frontend> Worker<F> {
             ready: 0,
             linger: Linger::default(),
             deferred: Vec::new(),
+            looks_for_fences: false,
             renderer_crashed: false,
             max_request,
             request: Vec::new(),
@@ -158,13 +176,46 @@ impl<F: Frontend> Worker<F> {
     /// Whether there is something to do, now or after a short look.
     fn stays_awake(&mut self) -> bool {
         let mut linger = mem::take(&mut self.linger);
-        let found = self.has_news() || linger.look(|| self.has_news()) || self.asks_for_doorbells();
+        self.look_for_fences(true);
+        let found = self.has_news()
+            || linger.look(self.looks(), || self.has_news())
+            || self.asks_for_doorbells()
+            || self.asks_for_wakes();
         self.linger = linger;
         found
     }
 
     fn has_news(&mut self) -> bool {
-        self.inbox.has_news() || self.has_work()
+        self.inbox.has_news() || self.has_work() || self.answered_fences()
+    }
+
+    fn looks(&self) -> u32 {
+        if self.deferred.is_empty() {
+            FOR_GUEST
+        } else {
+            FOR_RENDERER
+        }
+    }
+
+    fn look_for_fences(&mut self, looks: bool) {
+        if self.looks_for_fences != looks {
+            self.looks_for_fences = looks;
+            self.gpu.want_wakes(!looks);
+        }
+    }
+
+    /// Before a sleep. Returns whether the renderer was faster.
+    fn asks_for_wakes(&mut self) -> bool {
+        self.look_for_fences(false);
+        self.answered_fences()
+    }
+
+    /// Whether a request waited for fences that have signalled, and is answered now.
+    fn answered_fences(&mut self) -> bool {
+        if self.deferred.is_empty() || !self.serving || !self.doorbells.is_open() {
+            return false;
+        }
+        self.finish_deferred(&self.memory.memory())
     }
 
     fn handle(&mut self, request: Request<F>) {
@@ -266,10 +317,11 @@ impl<F: Frontend> Worker<F> {
     /// Opening rings every doorbell, and serving those looks for fences too.
     fn answer_fences(&mut self) {
         self.wakeup.take();
-        if self.serving && self.doorbells.is_open() {
-            let memory = self.memory.memory();
-            self.finish_deferred(&memory);
+        if self.deferred.is_empty() {
+            // It may have other things to do, such as to send what a compositor was too slow for.
+            self.gpu.poll_renderer();
         }
+        self.answered_fences();
         self.look_after_renderer();
     }
 
@@ -365,6 +417,7 @@ impl<F: Frontend> Worker<F> {
     fn settle(&mut self) -> bool {
         let memory = self.memory.memory();
         let start = Instant::now();
+        self.look_for_fences(false);
         loop {
             self.wakeup.take();
             self.finish_deferred(&memory);

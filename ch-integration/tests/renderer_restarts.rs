@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 
 use ch_integration::renderer_process::{RemoteRenderer, RendererProgram};
 use rustix::process::{Pid, Signal, kill_process};
-use virtio_gpu_s3::testing::request;
+use virtio_gpu_s3::testing::scene::{self, TEXTURE};
 use virtio_gpu_s3::{Rect, Renderer, RendererError};
 
 const RESTARTS: usize = 100;
-const SIZE: u32 = 64;
 
 fn entries(directory: &str) -> usize {
     fs::read_dir(directory).unwrap().count()
@@ -42,28 +41,18 @@ fn held() -> [usize; 3] {
 
 fn draw(renderer: &mut RemoteRenderer) {
     renderer.create_context(1, 2, b"drawing").unwrap();
-    renderer
-        .create_resource(10, &request::texture(SIZE, SIZE))
-        .unwrap();
-    renderer.attach_resource(1, 10).unwrap();
-    let surface = [1 | 8 << 8 | 5 << 16, 7, 10, 1, 0, 0];
-    let framebuffer = [5 | 3 << 16, 1, 0, 7];
-    let clear = [7 | 8 << 16, 4, 0, 0, 0.4_f32.to_bits(), 0, 0, 0, 0];
-    let words = [surface.as_slice(), &framebuffer, &clear].concat();
+    renderer.create_resource(scene::ID, &TEXTURE).unwrap();
+    renderer.attach_resource(1, scene::ID).unwrap();
+    let words = [scene::TARGET.as_slice(), &scene::clear(0.4)].concat();
     let stream: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
     renderer.submit(1, &stream, &[]).unwrap();
-    let mut pixels = vec![0; (SIZE * SIZE * 4) as usize];
-    let whole = Rect {
-        x: 0,
-        y: 0,
-        width: SIZE,
-        height: SIZE,
-    };
-    let stride = (SIZE * 4) as usize;
+    let mut pixels = vec![0; scene::BYTES as usize];
+    let whole = Rect::sized(TEXTURE.width, TEXTURE.height);
+    let stride = (TEXTURE.width * 4) as usize;
     renderer
-        .read_pixels(10, whole, stride, &mut pixels)
+        .read_pixels(scene::ID, whole, stride, &mut pixels)
         .unwrap();
-    assert!(pixels.chunks(4).all(|pixel| pixel == [102, 0, 0, 0]));
+    assert_eq!(scene::blue_of(&pixels), 102);
 }
 
 fn crash(renderer: &RemoteRenderer) {

@@ -145,6 +145,15 @@ impl Daemon {
         })
     }
 
+    /// Gives output 0 another preferred size.
+    ///
+    /// # Errors
+    /// The server refused it.
+    pub fn resize(&self, width: u32, height: u32) -> Result<()> {
+        let message = json!({"command": "resize", "width": width, "height": height});
+        request(&self.control, &message).map(drop)
+    }
+
     /// Where [`Daemon::screenshot`] left the PNG `name`.
     pub fn picture(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.png"))

@@ -90,6 +90,9 @@ pub struct GpuConfig {
 
 impl GpuConfig {
     /// Everything this device implements without a 3D renderer.
+    ///
+    /// VIRTIO_GPU_F_BLOB_ALIGNMENT is not among it: it tells guests to count in pages of a host whose are larger than
+    /// theirs, and mappings here are in the 4 KiB that every guest counts in.
     pub const FEATURES_2D: u64 = feature::EDID | feature::RESOURCE_UUID | feature::RESOURCE_BLOB;
     /// Everything it implements with one.
     pub const FEATURES_3D: u64 = Self::FEATURES_2D | feature::VIRGL | feature::CONTEXT_INIT;

@@ -171,6 +171,7 @@ impl CommandError {
             Self::Guest(error) => error.response(),
             Self::Renderer(RendererError::OutOfMemory { .. }) => ResponseType::ERR_OUT_OF_MEMORY,
             Self::Renderer(RendererError::Stream(error)) => error.response(),
+            Self::Renderer(RendererError::CrossDomain(error)) => error.response(),
             Self::Renderer(_) | Self::Map(_) => ResponseType::ERR_UNSPEC,
         }
     }
@@ -178,7 +179,9 @@ impl CommandError {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Guest(error) => error.kind(),
-            Self::Renderer(RendererError::Stream(_)) => ErrorKind::Stream,
+            Self::Renderer(RendererError::Stream(_) | RendererError::CrossDomain(_)) => {
+                ErrorKind::Stream
+            }
             Self::Renderer(_) | Self::Map(_) => ErrorKind::Host,
         }
     }

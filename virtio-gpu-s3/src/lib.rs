@@ -89,7 +89,11 @@ pub use geometry::Rect;
 pub use host_visible::{HOST_VISIBLE_SHM_ID, HostVisible, MapError};
 pub use limits::{LimitInfo, Limits};
 pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat};
-pub use renderer::{NullControl, NullRenderer, Renderer, RendererError, StreamError};
+#[cfg(feature = "cross-domain")]
+pub use renderer::{CrossDomainConfig, CrossDomainRenderer, CrossDomainStartError};
+pub use renderer::{
+    CrossDomainError, NullControl, NullRenderer, Renderer, RendererError, StreamError,
+};
 #[cfg(feature = "virgl")]
 pub use renderer::{RutabagaConfig, RutabagaRenderer, SignalledFences, StartError};
 pub use response::Response;

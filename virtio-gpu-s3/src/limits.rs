@@ -102,6 +102,15 @@ limits! {
     max_renderer_bytes: u64 = 4 << 30, 0 to 1 << 44,
         "Estimated bytes of resources that live in the renderer, all together.",
         "what a small GPU has; an estimate, as only the renderer knows its formats";
+    max_channels: usize = 64, 0 to 65_536,
+        "Connections to the host's compositor at a time.",
+        "a proxy in the guest has one for each client or one for all; each is a socket, and a client's state in the compositor";
+    max_channel_files: usize = 512, 0 to 1 << 20,
+        "Files of the host that channels hold: blobs, pipes, and what came with messages.",
+        "a window has two or three buffers; half of the 1024 files that a process may have open where nobody said more";
+    max_channel_bytes: u32 = 1 << 20, 1 to 1 << 30,
+        "Bytes kept for a compositor or a pipe that does not read.",
+        "four times what Linux keeps for a socket by itself; a compositor that is so far behind has stopped";
 }
 
 impl Limits {

@@ -6,7 +6,8 @@ use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
 use virtio_gpu_s3::testing::{GpuDriver, Layout, WithFence, config, request};
 use virtio_gpu_s3::{
-    Activation, Gpu, Limits, NullControl, NullDisplay, NullRenderer, PixelFormat, ResetKind,
+    Activation, Gpu, LimitInfo, Limits, NullControl, NullDisplay, NullRenderer, PixelFormat,
+    ResetKind,
 };
 
 const OK: ResponseType = ResponseType::OK_NODATA;
@@ -129,7 +130,9 @@ fn meet_fences(driver: &mut GpuDriver, control: &NullControl) {
 
 #[test]
 fn a_guest_that_meets_a_limit_is_told_so_and_nothing_is_lost() {
-    for info in Limits::TABLE {
+    // Those of channels are met in `cross_domain/limits.rs`, where there is a compositor.
+    let of_others = |info: &&LimitInfo| !info.name.starts_with("max_channel");
+    for info in Limits::TABLE.iter().filter(of_others) {
         meet(info.name);
     }
 }

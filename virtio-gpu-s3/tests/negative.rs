@@ -385,13 +385,16 @@ fn an_error_answer_still_carries_its_fence() {
 
 #[test]
 fn every_byte_of_every_reply_is_defined_and_inside_the_guests_room() {
-    // CVE-2016-9845, CVE-2017-5578: uninitialised reply bytes.
-    let mut driver = with_resource();
+    // CVE-2016-9845, CVE-2017-5578, CVE-2021-3545: uninitialised reply bytes.
+    let (mut driver, _, _) = GpuDriver::rendering(64, 64);
+    driver.framebuffer(0, 1, PixelFormat::BGRX, 64, 64);
     let memory = driver.transport.memory.clone();
     for (request, whole) in [
         (request::get_display_info(), 408),
         (request::get_edid(0), 1056),
         (request::resource_assign_uuid(1), 40),
+        (request::get_capset_info(0), 40),
+        (request::get_capset(2, 1), 40),
         (request::resource_flush(1, Rect::sized(1, 1)), 24),
     ] {
         for room in [0, 1, 23, 24, 25, 40, 407, 408, 1055, 1056, 5000] {
@@ -399,6 +402,9 @@ fn every_byte_of_every_reply_is_defined_and_inside_the_guests_room() {
             let _ = driver.gpu().control(&request, &memory, &mut response);
             assert_eq!(response.bytes().len(), room.min(whole));
             assert_eq!(response.lost(), whole.saturating_sub(room));
+            if let Some(padding) = response.bytes().get(21..24) {
+                assert_eq!(padding, [0; 3]);
+            }
             let mut again = Response::new(room);
             let _ = driver.gpu().control(&request, &memory, &mut again);
             assert_eq!(again.bytes(), response.bytes());

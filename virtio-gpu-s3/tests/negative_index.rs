@@ -104,7 +104,7 @@ fn every_defect_names_tests_that_exist() {
     }
     assert_eq!(
         seen.len(),
-        39,
+        45,
         "rows are added, and taken away with a reason"
     );
 }

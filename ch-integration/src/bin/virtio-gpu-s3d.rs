@@ -7,9 +7,8 @@
 use std::env::args_os;
 use std::error::Error;
 use std::fs;
-use std::io::Error as IoError;
+use std::io::{Error as IoError, Write, stdout};
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, exit};
 use std::sync::Arc;
 use std::thread;
 
@@ -25,6 +24,7 @@ use env_logger::Env;
 use log::{LevelFilter, error, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::exit;
 use thiserror::Error as ThisError;
 use virtio_gpu_s3::LimitInfo;
 use virtio_pci_freeze::{HoldSources, Layout, Retention};
@@ -47,13 +47,14 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
 
-    /// Socket for status, screenshots and events (JSON, one object a line)
+    /// Socket for status, screenshots, other sizes and events (JSON, one object a line)
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
     /// The GPU: backend=2d|virgl,outputs=N,width=PX,height=PX, and limits (below). With backend=virgl also
     /// hostmem=SIZE, room for the guest to map memory of the host's OpenGL and Vulkan, for which QEMU's device needs
-    /// "x-no-posted-writes":true, and venus=on, which is Vulkan
+    /// "x-no-posted-writes":true, and venus=on, which is Vulkan. With wayland=PATH, the socket of the host's compositor,
+    /// and hostmem=SIZE a Wayland proxy in the guest shows its windows there
     #[arg(long, value_name = "KEY=VALUE,...", default_value = "")]
     gpu: GpuOption,
 
@@ -176,23 +177,35 @@ enum StartError {
     Thread(#[source] IoError),
 }
 
-fn main() -> ExitCode {
+fn main() {
     #[cfg(feature = "virgl")]
     if let Some(ended) = be_renderer() {
-        return ended;
+        leave(ended);
     }
     let options = Options::parse();
     log_from(options.log_level);
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
+    leave(match run(&options) {
+        Ok(()) => SUCCESS,
         Err(failure) => {
             let source = failure
                 .source()
                 .map_or(String::new(), |source| format!(": {source}"));
             error!("{failure}{source}");
-            ExitCode::FAILURE
+            FAILURE
         }
-    }
+    });
+}
+
+const SUCCESS: i32 = 0;
+const FAILURE: i32 = 1;
+
+/// Ends the process without its exit handlers (_exit). Mesa's take away what the renderer's threads may be working with,
+/// which kills the process or hangs it; and to wait for those threads takes as long as what a guest has them do. Nothing
+/// here needs the handlers: the log has no buffer, files close by themselves, and the renderer's process sees its sockets
+/// close.
+fn leave(status: i32) -> ! {
+    drop(stdout().flush());
+    exit(status)
 }
 
 fn log_from(level: LevelFilter) {
@@ -204,20 +217,20 @@ fn log_from(level: LevelFilter) {
 
 /// What the server starts this program again for. Before everything else: it closes files.
 #[cfg(feature = "virgl")]
-fn be_renderer() -> Option<ExitCode> {
+fn be_renderer() -> Option<i32> {
     let mut arguments = args_os().skip(1);
     let named = arguments.next().is_some_and(|name| name == SUBCOMMAND);
     if !named || arguments.next().is_some() {
         return None;
     }
     Some(match serve() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => SUCCESS,
         // The server says it.
-        Err(ServeError::Renderer { .. }) => ExitCode::FAILURE,
+        Err(ServeError::Renderer { .. }) => FAILURE,
         Err(failure) => {
             log_from(LevelFilter::Info);
             error!("{failure}");
-            ExitCode::FAILURE
+            FAILURE
         }
     })
 }
@@ -261,7 +274,7 @@ fn end_on_signals(at_exit: impl FnOnce() + Send + 'static) -> Result<(), IoError
         .spawn(move || {
             if signals.forever().next().is_some() {
                 at_exit();
-                exit(0);
+                leave(SUCCESS);
             }
         })?;
     Ok(())

@@ -5,6 +5,7 @@
 
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -31,12 +32,17 @@ pub trait GuestNotifier: Send + Sync {
 
     /// The device met an error that only a reset cures (DEVICE_NEEDS_RESET, VIRTIO 1.4 §2.1.2).
     fn needs_reset(&self, reason: &str);
+
+    /// The device changed its configuration (VIRTIO 1.4 §2.5), as [`resize`](super::InProcessGpu::resize) does. Called
+    /// from the thread that asked for it. A guest that is not told looks at its next probe.
+    fn config_changed(&self) {}
 }
 
 /// What the VMM's threads and the worker share.
 pub(super) struct InProcess<B> {
     state: Mutex<State>,
     pub(super) events: EventLog,
+    bad_chains: AtomicU64,
     bitmap: PhantomData<fn() -> B>,
 }
 
@@ -47,7 +53,8 @@ struct State {
     paused: bool,
     /// Whether the last reset retained, and no driver has come since.
     held: bool,
-    bad_chains: u64,
+    /// Whether the driver was told that only a reset cures the device, and has not reset it.
+    needs_reset: bool,
     counters: TransportCounters,
     last_frozen_reset: Option<Instant>,
 }
@@ -71,11 +78,12 @@ impl<B> InProcess<B> {
                 notifier: None,
                 paused,
                 held: false,
-                bad_chains: 0,
+                needs_reset: false,
                 counters: TransportCounters::default(),
                 last_frozen_reset: None,
             }),
             events: EventLog::default(),
+            bad_chains: AtomicU64::default(),
             bitmap: PhantomData,
         }
     }
@@ -87,6 +95,14 @@ impl<B> InProcess<B> {
     pub(super) fn set_config(&self, config: &[u8]) {
         for (slot, byte) in self.lock().config.iter_mut().zip(config) {
             *slot = *byte;
+        }
+    }
+
+    /// The device itself changed its configuration.
+    pub(super) fn tell_config(&self, config: &[u8]) {
+        self.set_config(config);
+        if let Some(notifier) = self.notifier() {
+            notifier.config_changed();
         }
     }
 
@@ -119,13 +135,15 @@ impl<B> InProcess<B> {
 
     pub(super) fn status(&self, gpu: &GpuStatus) -> Status {
         let state = self.lock();
-        let is = match (state.held, state.paused, &state.notifier) {
-            (true, _, _) => DeviceState::Asleep,
-            (false, true, Some(_)) => DeviceState::Suspended,
-            (false, false, Some(_)) => DeviceState::Running,
-            (false, _, None) => DeviceState::Idle,
+        let is = match &state.notifier {
+            _ if state.held => DeviceState::Asleep,
+            _ if state.needs_reset => DeviceState::NeedsReset,
+            Some(_) if state.paused => DeviceState::Suspended,
+            Some(_) => DeviceState::Running,
+            None => DeviceState::Idle,
         };
-        Status::in_process(is, gpu, state.counters, state.bad_chains)
+        let bad_chains = self.bad_chains.load(Ordering::Relaxed);
+        Status::in_process(is, gpu, state.counters, bad_chains)
     }
 
     /// Interrupts are sent without the lock, as a VMM may take its own for them.
@@ -138,28 +156,26 @@ impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
     type Bitmap = B;
     type Ticket = SyncSender<Report>;
 
+    fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    fn bad_chains(&self) -> &AtomicU64 {
+        &self.bad_chains
+    }
+
     fn queue_used(&self, index: u16) {
         if let Some(notifier) = self.notifier() {
             notifier.queue_used(index);
         }
     }
 
-    fn count_bad_chain(&self) {
-        let mut state = self.lock();
-        state.bad_chains = state.bad_chains.saturating_add(1);
-    }
-
     fn needs_reset(&self, reason: &str) {
         if let Some(notifier) = self.notifier() {
+            self.lock().needs_reset = true;
             notifier.needs_reset(reason);
         }
         self.events.emit(EventKind::NeedsReset {
-            reason: reason.into(),
-        });
-    }
-
-    fn renderer_crashed(&self, reason: &str) {
-        self.events.emit(EventKind::RendererCrashed {
             reason: reason.into(),
         });
     }
@@ -188,6 +204,7 @@ impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
         };
         let mut state = self.lock();
         state.held = report.is_some();
+        state.needs_reset = false;
         let event = if report.is_some() {
             state.counters.frozen_resets += 1;
             state.last_frozen_reset = Some(Instant::now());
@@ -205,11 +222,6 @@ impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
         self.events.emit(event);
         // Nobody waits any more where this fails.
         let _ = ticket.send(report);
-    }
-
-    fn discarded(&self, resources: usize, took_us: u64) {
-        self.events
-            .emit(EventKind::FullReset { resources, took_us });
     }
 
     fn reinstated(&self, queues: usize, resources: usize) {

@@ -9,6 +9,7 @@ mod host_window;
 #[cfg(feature = "virgl")]
 mod kept;
 mod option;
+mod start;
 
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::hint::spin_loop;
@@ -21,8 +22,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use log::warn;
+use virtio_gpu_s3::Image;
 use virtio_gpu_s3::saved_state::SavedGpu;
-use virtio_gpu_s3::{Gpu, Image, NullDisplay};
 use virtio_pci_freeze::spec::{VIRTIO_MSI_NO_VECTOR, feature};
 use virtio_pci_freeze::{ActivationKind, QueueSetup, ResetKind, RingPosition};
 use virtio_queue::{Queue, QueueT};
@@ -35,11 +36,12 @@ use crate::control::{Control, ControlThread, Controlled};
 use crate::device::{PATIENCE, QUEUE_SIZES};
 use crate::events::{Event, EventKind};
 use crate::linger::LIMIT;
-use crate::model::{RING_FEATURES, new_config, new_gpu, new_renderer};
+use crate::model::RING_FEATURES;
 #[cfg(feature = "virgl")]
 use crate::options::Backend;
-use crate::options::GpuOption;
+use crate::options::{GpuOption, OutputSize};
 use crate::requests::{Doorbells, Inbox, Question, Request, Requests};
+use crate::resize::{self, ResizeError};
 use crate::screenshot::ScreenshotError;
 use crate::status::Status;
 use crate::wakeup::Wakeup;
@@ -48,10 +50,12 @@ use crate::worker::Worker;
 pub use error::{GpuRequestError, StartGpuError};
 pub use frontend::GuestNotifier;
 use frontend::{CONFIG_SIZE, InProcess, Report};
-pub use host_window::HostWindow;
+pub use host_window::{HostWindow, MemorySlots};
 #[cfg(feature = "virgl")]
 use kept::Kept;
 pub use option::{LayoutOption, VmmGpuOption};
+pub use start::GpuStart;
+use start::{check, make_gpu, tell_start};
 
 /// What a GPU's thread runs. The VMM makes the thread, names it and puts its filters around it.
 pub struct GpuThread(Box<dyn FnOnce() + Send>);
@@ -66,24 +70,6 @@ impl GpuThread {
     /// Serves the GPU until its [`InProcessGpu`] is dropped.
     pub fn run(self) {
         (self.0)();
-    }
-}
-
-/// How a GPU starts.
-#[derive(Default)]
-pub struct GpuStart {
-    /// The state to go on from; the GPU then stays paused until [`InProcessGpu::resume`].
-    pub saved: Option<SavedGpu>,
-    /// The host visible shared memory region, of the size that `hostmem=` asks for.
-    pub host_visible: Option<HostWindow>,
-}
-
-impl Debug for GpuStart {
-    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
-        f.debug_struct("GpuStart")
-            .field("saved", &self.saved.is_some())
-            .field("host_visible", &self.host_visible)
-            .finish()
     }
 }
 
@@ -378,6 +364,14 @@ impl<B: Bitmap + Send + Sync + 'static> InProcessGpu<B> {
     pub fn screenshot(&self, scanout: u32, cursor: bool) -> Result<Image, ScreenshotError> {
         self.inner.screenshot(scanout, cursor)
     }
+
+    /// Gives an output another preferred size, and tells the guest.
+    ///
+    /// # Errors
+    /// There is no such output, it cannot have that size, or the GPU's thread is gone.
+    pub fn resize(&self, scanout: u32, size: OutputSize) -> Result<(), ResizeError> {
+        self.inner.resize(scanout, size)
+    }
 }
 
 #[cfg(feature = "virgl")]
@@ -501,6 +495,13 @@ impl<B: Bitmap + Send + Sync + 'static> Inner<B> {
         let image = image.map_err(|_| ScreenshotError::Stopped)?;
         image.ok_or(ScreenshotError::NoScanout { scanout })
     }
+
+    fn resize(&self, scanout: u32, size: OutputSize) -> Result<(), ResizeError> {
+        let (question, answer) = resize::question(scanout, size);
+        self.send(Request::Ask(question));
+        self.shared.tell_config(&resize::wait_for(&answer)?);
+        Ok(())
+    }
 }
 
 #[cfg(feature = "control")]
@@ -513,19 +514,12 @@ impl<B: Bitmap + Send + Sync + 'static> Controlled for Inner<B> {
         Self::screenshot(self, scanout, cursor)
     }
 
+    fn resize(&self, scanout: u32, size: OutputSize) -> Result<(), ResizeError> {
+        Self::resize(self, scanout, size)
+    }
+
     fn subscribe(&self) -> Receiver<Event> {
         self.shared.events.subscribe()
-    }
-}
-
-fn check(option: &GpuOption, start: &GpuStart) -> Result<(), StartGpuError> {
-    option.check().map_err(StartGpuError::Option)?;
-    let asked = option.hostmem;
-    let given = start.host_visible.as_ref().map(HostWindow::size);
-    if asked == given {
-        Ok(())
-    } else {
-        Err(StartGpuError::HostVisible { asked, given })
     }
 }
 
@@ -544,46 +538,4 @@ pub fn queue_setup(index: u16, queue: &Queue) -> QueueSetup {
             next_used: queue.next_used(),
         },
     }
-}
-
-fn make_gpu<B: Bitmap + Send + Sync + 'static>(
-    option: &GpuOption,
-    start: GpuStart,
-    wakeup: &Arc<Wakeup>,
-    requests: &Arc<Requests<InProcess<B>>>,
-) -> Result<(Gpu, usize), StartGpuError> {
-    let GpuStart {
-        saved,
-        host_visible,
-    } = start;
-    let renderer = new_renderer(option, wakeup, requests)?;
-    let (gpu, max_request) = match saved {
-        None => new_gpu(option, renderer)?,
-        Some(saved) => {
-            let config = new_config(option)?;
-            let max_request = config.limits().max_command_bytes();
-            let gpu = Gpu::restore(config, renderer, Box::new(NullDisplay), saved);
-            (gpu.map_err(StartGpuError::Restore)?, max_request)
-        }
-    };
-    Ok(match host_visible {
-        Some(region) => (gpu.with_host_visible(Box::new(region)), max_request),
-        None => (gpu, max_request),
-    })
-}
-
-/// Tells the VMM's thread how the start went. Returns what there is to run.
-fn tell_start<B: Bitmap + Send + Sync + 'static>(
-    made: Result<(Gpu, usize), StartGpuError>,
-    front: &InProcess<B>,
-    reply: &SyncSender<Result<u64, StartGpuError>>,
-) -> Option<(Gpu, usize)> {
-    let (told, run) = match made {
-        Ok((gpu, max_request)) => {
-            front.set_config(&gpu.config_space());
-            (Ok(gpu.device_features()), Some((gpu, max_request)))
-        }
-        Err(error) => (Err(error), None),
-    };
-    reply.send(told).is_ok().then_some(run).flatten()
 }

@@ -3,13 +3,13 @@
 
 //! `--gpu` of a VMM: the GPU itself, and what the VMM around it needs to know.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use virtio_pci_freeze::Layout;
 
-use crate::options::{GpuOption, OptionError, Switch, bad, pairs};
+use crate::options::{GpuOption, OptionError, Switch, bad, pairs, path};
 
 /// Where `freeze_mode` is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -67,8 +67,8 @@ impl Default for VmmGpuOption {
 impl VmmGpuOption {
     /// The grammar, for a command's help.
     pub const SYNTAX: &str = "backend=2d|virgl,venus=on|off,outputs=<1-16>,width=<pixels>,height=<pixels>,\
-                              hostmem=<bytes>,freeze=on|off,layout=seed|tail,control=<control_socket_path>,\
-                              socket=<vfio_user_socket_path>";
+                              hostmem=<bytes>,wayland=<compositor_socket_path>,freeze=on|off,layout=seed|tail,\
+                              control=<control_socket_path>,socket=<vfio_user_socket_path>";
 
     /// Checks what a text could not say but JSON can.
     ///
@@ -98,6 +98,17 @@ impl VmmGpuOption {
         } else {
             Layout::None
         }
+    }
+
+    /// The directory in which the control socket is made, for Landlock: a rule for the socket itself would need it to be
+    /// there already. `None` without one.
+    pub fn control_directory(&self) -> Option<&Path> {
+        let parent = self.control.as_deref()?.parent()?;
+        // A bare name has an empty parent, which cannot be opened.
+        Some(match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        })
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), OptionError> {
@@ -153,13 +164,6 @@ impl FromStr for VmmGpuOption {
     }
 }
 
-fn path(key: &'static str, value: &str) -> Result<PathBuf, OptionError> {
-    match value {
-        "" => Err(bad(key, value, "a path is")),
-        path => Ok(path.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +186,23 @@ mod tests {
         assert_eq!("".parse(), Ok(VmmGpuOption::default()));
         let off: VmmGpuOption = "freeze=off".parse().unwrap();
         assert_eq!(off.layout(), Layout::None);
+    }
+
+    #[test]
+    fn the_directory_of_a_control_socket_is_one_that_can_be_opened() {
+        for (text, directory) in [
+            ("control=control.sock", Some(".")),
+            ("control=./control.sock", Some(".")),
+            ("control=run/control.sock", Some("run")),
+            ("control=/run/control.sock", Some("/run")),
+            ("control=/control.sock", Some("/")),
+            ("control=/", None),
+            ("", None),
+        ] {
+            let option: VmmGpuOption = text.parse().unwrap();
+            let found = option.control_directory();
+            assert_eq!(found, directory.map(Path::new), "{text}");
+        }
     }
 
     #[test]
@@ -212,8 +233,8 @@ mod tests {
             ("id=a,id=b", "'id' is given twice"),
             (
                 "depth=8",
-                "unknown key 'depth'; the keys are backend, venus, outputs, width, height, hostmem, freeze, layout, \
-                 control, socket, id and pci_segment",
+                "unknown key 'depth'; the keys are backend, venus, outputs, width, height, hostmem, wayland, freeze, \
+                 layout, control, socket, id and pci_segment",
             ),
         ] {
             assert_eq!(message(text), expected, "{text}");
@@ -245,6 +266,7 @@ mod tests {
             (r#"{"hostmem": 4097}"#, "hostmem=4097"),
             (r#"{"hostmem": 1048576}"#, "backend=virgl"),
             (r#"{"venus": true}"#, "backend=virgl"),
+            (r#"{"wayland": "/run/wayland-0"}"#, "hostmem"),
             (r#"{"socket": "/x", "outputs": 2}"#, "socket"),
             (r#"{"freeze": false, "layout": "seed"}"#, "layout"),
         ] {

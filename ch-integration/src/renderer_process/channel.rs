@@ -19,7 +19,6 @@ use rustix::net::{
 use thiserror::Error;
 
 use super::protocol::{MAX_MESSAGE, MessageError};
-use crate::linger::Linger;
 
 /// A message that did not go or come.
 #[derive(Debug, Error)]
@@ -55,6 +54,15 @@ impl Buffer {
     pub(super) fn new() -> Self {
         // One more than there may be, which shows one that is too long.
         Self(vec![0; MAX_MESSAGE + 1])
+    }
+
+    /// Has a message taken that did not come through a channel.
+    pub(super) fn fill(
+        &mut self,
+        take: impl FnOnce(&mut [u8]) -> Result<Option<usize>, MessageError>,
+    ) -> Result<&[u8], ChannelError> {
+        let length = take(&mut self.0)?.ok_or(MessageError::Decode)?;
+        self.0.get(..length).ok_or(ChannelError::TooLong)
     }
 
     fn message(&self, length: usize) -> Result<&[u8], ChannelError> {
@@ -119,29 +127,6 @@ impl Channel {
     pub(super) fn receive<'a>(&self, buffer: &'a mut Buffer) -> Result<&'a [u8], ChannelError> {
         let Buffer(bytes) = buffer;
         let received = retry_on_intr(|| recv(&self.socket, &mut bytes[..], RecvFlags::empty()));
-        let (length, _) = received.map_err(lost)?;
-        buffer.message(length)
-    }
-
-    /// The next message, looked for a while before this thread sleeps for it.
-    pub(super) fn receive_soon<'a>(
-        &self,
-        buffer: &'a mut Buffer,
-        linger: &mut Linger,
-    ) -> Result<&'a [u8], ChannelError> {
-        let Buffer(bytes) = buffer;
-        let mut received = None;
-        linger.look(|| {
-            received = match recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
-                Err(Errno::AGAIN | Errno::INTR) => None,
-                received => Some(received),
-            };
-            received.is_some()
-        });
-        let received = received.unwrap_or_else(|| {
-            retry_on_intr(|| recv(&self.socket, &mut bytes[..], RecvFlags::empty()))
-        });
-        linger.found();
         let (length, _) = received.map_err(lost)?;
         buffer.message(length)
     }

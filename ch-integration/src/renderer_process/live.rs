@@ -12,9 +12,8 @@ use virtio_gpu_s3::{BYTES_PER_PIXEL, Fence, Rect, RendererError};
 
 use super::channel::ChannelError;
 use super::process::Process;
-use super::protocol::{Answer, Call, Head, MAX_INLINE, Mapped, MessageError, Piece, Place, split};
+use super::protocol::{Answer, Call, Head, Mapped, MessageError, Piece, With, split};
 use super::regions::Regions;
-use super::scratch::SCRATCH_BYTES;
 
 /// As Linux numbers them everywhere.
 const EINVAL: i32 = 22;
@@ -80,24 +79,39 @@ impl Live {
         self.process.end(error)
     }
 
-    pub(super) fn take_signalled(&self) -> Vec<Fence> {
+    pub(super) fn take_signalled(&mut self) -> Result<Vec<Fence>, ChannelError> {
         self.process.take_signalled()
+    }
+
+    pub(super) fn want_wakes(&self, wanted: bool) {
+        self.process.want_wakes(wanted);
     }
 
     /// Asks, with `bytes`, and waits for the answer.
     pub(super) fn call(&mut self, call: &Call, bytes: &[u8]) -> Result<(), CallError> {
-        self.send(call, bytes, None)?;
-        self.answer().map(drop)
+        self.call_fenced(call, bytes, None)
     }
 
-    /// Asks for what gets no answer.
-    pub(super) fn post(&self, call: &Call) -> Result<(), CallError> {
-        self.send(call, &[], None)
+    /// The same, and has a fence created if that succeeds.
+    pub(super) fn call_fenced(
+        &mut self,
+        call: &Call,
+        bytes: &[u8],
+        fence: Option<Fence>,
+    ) -> Result<(), CallError> {
+        if !bytes.is_empty() {
+            let put = self.process.scratch().put(0, bytes);
+            put.map_err(|_| no_room())?;
+        }
+        let bytes = bytes.len() as u64;
+        self.send(With { bytes, fence }, call, None)?;
+        answer_of(self.process.receive()?).map(drop)
     }
 
     pub(super) fn capset(&mut self, id: u32, version: u32) -> Result<Vec<u8>, CallError> {
-        self.send(&Call::Capset { id, version }, &[], None)?;
-        self.answer().map(<[u8]>::to_vec)
+        self.send(With::default(), &Call::Capset { id, version }, None)?;
+        let (message, _) = self.process.receive_with_fd()?;
+        answer_of(message).map(<[u8]>::to_vec)
     }
 
     /// A call that names the pieces of a resource's guest memory.
@@ -149,8 +163,9 @@ impl Live {
         target: &mut [u8],
     ) -> Result<(), CallError> {
         let row = row_bytes(rect);
+        let room = self.process.scratch().length();
         let mut rows = target.chunks_mut(stride.max(1));
-        for band in bands(rect)? {
+        for band in bands(rect, room)? {
             let call = Call::ReadPixels {
                 resource_id,
                 rect: band,
@@ -174,8 +189,9 @@ impl Live {
         source: &[u8],
     ) -> Result<(), CallError> {
         let row = row_bytes(rect);
+        let room = self.process.scratch().length();
         let mut rows = source.chunks(stride.max(1));
-        for band in bands(rect)? {
+        for band in bands(rect, room)? {
             for index in 0..band.height as usize {
                 let source = rows.next().and_then(|source| source.get(..row));
                 let source = source.ok_or_else(outside)?;
@@ -198,7 +214,8 @@ impl Live {
         target: &mut [u8],
     ) -> Result<(), CallError> {
         let mut offset = offset;
-        for piece in target.chunks_mut(SCRATCH_BYTES) {
+        let most = self.process.scratch().length().min(u32::MAX as usize);
+        for piece in target.chunks_mut(most) {
             let length = u32::try_from(piece.len()).map_err(|_| outside())?;
             let call = Call::ReadBlob {
                 resource_id,
@@ -214,7 +231,8 @@ impl Live {
     }
 
     pub(super) fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, CallError> {
-        self.send(&Call::MapBlob { resource_id }, &[], None)?;
+        let call = Call::MapBlob { resource_id };
+        self.send(With::default(), &call, None)?;
         let (message, file) = self.process.receive_with_fd()?;
         let mapped = answer_of(message)?;
         let (mapped, _): (Mapped, _) = split(mapped).map_err(ChannelError::from)?;
@@ -224,6 +242,7 @@ impl Live {
         Ok(BlobMapping {
             resource_id,
             file: file.map(File::from),
+            address: None,
             size: mapped.size,
             map_info: mapped.map_info,
         })
@@ -242,28 +261,15 @@ impl Live {
             offset: file.start(),
             size: region.size,
         };
-        self.send(&call, &[], Some(file.file().as_fd()))?;
-        self.answer()?;
+        let fd = Some(file.file().as_fd());
+        self.send(With::default(), &call, fd)?;
+        answer_of(self.process.receive()?)?;
         Ok(self.regions.add(region.size, file))
     }
 
-    fn send(&self, call: &Call, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), CallError> {
-        let inline = bytes.len() <= MAX_INLINE;
-        let place = if inline {
-            Place::Message
-        } else {
-            let put = self.process.scratch().put(0, bytes);
-            put.map_err(|_| no_room())?;
-            let length = u32::try_from(bytes.len()).map_err(|_| no_room())?;
-            Place::Scratch { length }
-        };
-        let head = Head::of(&(place, call)).map_err(|_| no_room())?;
-        let tail = if inline { bytes } else { &[] };
-        Ok(self.process.send(&head, tail, fd)?)
-    }
-
-    fn answer(&mut self) -> Result<&[u8], CallError> {
-        answer_of(self.process.receive()?)
+    fn send(&self, with: With, call: &Call, fd: Option<BorrowedFd<'_>>) -> Result<(), CallError> {
+        let head = Head::of(&(with, call)).map_err(|_| no_room())?;
+        Ok(self.process.send(&head, fd)?)
     }
 }
 
@@ -279,10 +285,10 @@ fn row_bytes(rect: Rect) -> usize {
     (rect.width as usize).saturating_mul(BYTES_PER_PIXEL)
 }
 
-/// `rect` in bands of rows that the scratch memory holds.
-fn bands(rect: Rect) -> Result<impl Iterator<Item = Rect>, CallError> {
+/// `rect` in bands of rows that `room` bytes hold.
+fn bands(rect: Rect, room: usize) -> Result<impl Iterator<Item = Rect>, CallError> {
     let row = row_bytes(rect);
-    let rows = SCRATCH_BYTES.checked_div(row).unwrap_or(0);
+    let rows = room.checked_div(row).unwrap_or(0);
     let rows = u32::try_from(rows).ok().filter(|rows| *rows > 0);
     let rows = rows.ok_or_else(outside)?;
     let end = rect.y.checked_add(rect.height).ok_or_else(outside)?;
@@ -306,11 +312,12 @@ mod tests {
             width: 16384,
             height: 1000,
         };
-        let all: Vec<_> = bands(rect).unwrap().collect();
+        let room = 16 << 20;
+        let all: Vec<_> = bands(rect, room).unwrap().collect();
         assert_eq!(all.len(), 4);
         assert!(
             all.iter()
-                .all(|band| row_bytes(*band) * band.height as usize <= SCRATCH_BYTES)
+                .all(|band| row_bytes(*band) * band.height as usize <= room)
         );
         assert_eq!((all[0].y, all[3].y + all[3].height), (7, 1007));
         assert!(
@@ -321,6 +328,6 @@ mod tests {
             width: u32::MAX,
             ..rect
         };
-        assert!(bands(too_wide).is_err());
+        assert!(bands(too_wide, room).is_err());
     }
 }

@@ -10,9 +10,11 @@
 //! Two sockets join them. On one the device asks and waits for the answer; fences that signalled come on the other.
 //! Guest memory is not copied: the renderer's process maps the files that the VMM gave, while a resource needs them.
 //! The other way a blob that the guest maps comes as the file that it lies in.
-//! Pixels and long streams go through one more piece of shared memory.
+//! Pixels and streams go through one more piece of shared memory. While both processes are awake calls, answers and
+//! fences do too: the sockets are for files, and for who sleeps.
 
 mod channel;
+mod line;
 mod live;
 mod memory;
 mod messages;
@@ -26,6 +28,8 @@ mod serve;
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use virtio_gpu_s3::Limits;
 
 pub use process::StartProcessError;
 pub use remote::RemoteRenderer;
@@ -53,6 +57,8 @@ pub struct RendererProgram {
     pub call_limit: Duration,
     /// Whether it renders Vulkan too (`--gpu venus=on`).
     pub venus: bool,
+    /// Bytes of the longest request that it is handed on from.
+    pub max_request: usize,
 }
 
 impl RendererProgram {
@@ -63,6 +69,7 @@ impl RendererProgram {
             restarts_a_minute: RESTARTS_A_MINUTE,
             call_limit: CALL_LIMIT,
             venus: false,
+            max_request: Limits::default().max_command_bytes(),
         }
     }
 

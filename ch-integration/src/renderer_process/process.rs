@@ -18,10 +18,11 @@ use virtio_gpu_s3::Fence;
 use virtio_gpu_s3::renderer::CapsetInfo;
 
 use super::channel::{Buffer, Channel, ChannelError};
+use super::line::{FenceReader, Line};
 use super::protocol::{Head, MAX_FENCES, MessageError, Signalled, Start, Started, split};
-use super::scratch::{SCRATCH_BYTES, Scratch, ScratchError};
+use super::scratch::{Scratch, ScratchError};
 use super::{RendererProgram, SUBCOMMAND, Wake, messages};
-use crate::linger::Linger;
+use crate::linger::{FOR_RENDERER, Linger};
 
 /// Compiling Mesa's first shaders takes most of a second on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -89,6 +90,9 @@ impl From<MessageError> for StartProcessError {
     }
 }
 
+/// A backing's entry has 16 bytes in a request, and its piece 25 at most in a message.
+const PIECE_PER_ENTRY: usize = 2;
+
 /// A renderer's process, ended and waited for when this is dropped.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -96,6 +100,8 @@ pub(super) struct Process {
     buffer: Buffer,
     linger: Linger,
     scratch: Scratch,
+    line: Line,
+    fences: FenceReader,
     id: u32,
     watch: Arc<Watch>,
     /// Ends when the process does.
@@ -145,7 +151,8 @@ impl Process {
     ) -> Result<(Self, Vec<CapsetInfo>), StartProcessError> {
         let (calls, their_calls) = Channel::pair()?;
         let (fences, their_fences) = Channel::pair()?;
-        let (scratch, their_scratch) = Scratch::new()?;
+        let room = program.max_request.saturating_mul(PIECE_PER_ENTRY);
+        let (scratch, their_scratch) = Scratch::new(room)?;
         // Its sockets are where a program's input and output are, so no number has to be agreed on.
         let child = Command::new(&program.path)
             .arg(SUBCOMMAND)
@@ -177,10 +184,13 @@ impl Process {
         });
         let printed = child.0.stderr.take();
         let watching = watch.clone();
+        let line = scratch.line();
         let mut process = Self {
             calls,
             buffer: Buffer::new(),
-            linger: Linger::of_calls(),
+            linger: Linger::default(),
+            fences: FenceReader::new(line.clone()),
+            line,
             scratch,
             id,
             watch,
@@ -201,7 +211,7 @@ impl Process {
     ) -> Result<Vec<CapsetInfo>, StartProcessError> {
         self.calls.limit(START_LIMIT)?;
         let head = Head::of(&Start {
-            scratch: SCRATCH_BYTES as u64,
+            scratch: self.scratch.length() as u64,
             venus: program.venus,
         })?;
         let sent = self
@@ -229,21 +239,27 @@ impl Process {
     }
 
     /// Sends one message.
-    pub(super) fn send(
-        &self,
-        head: &Head,
-        bytes: &[u8],
-        fd: Option<BorrowedFd<'_>>,
-    ) -> Result<(), ChannelError> {
-        self.calls.send(head.bytes(), bytes, fd)
+    pub(super) fn send(&self, head: &Head, fd: Option<BorrowedFd<'_>>) -> Result<(), ChannelError> {
+        if fd.is_none() && self.line.calls().put(head.bytes()) {
+            return Ok(());
+        }
+        self.calls.send(head.bytes(), &[], fd)
     }
 
     /// Waits for the answer to one.
     pub(super) fn receive(&mut self) -> Result<&[u8], ChannelError> {
-        self.calls.receive_soon(&mut self.buffer, &mut self.linger)
+        let answers = self.line.answers();
+        let found = self.linger.look(FOR_RENDERER, || answers.is_full()) || !answers.sleep();
+        self.linger.found();
+        if found {
+            return self.buffer.fill(|room| answers.take(room));
+        }
+        let received = self.calls.receive(&mut self.buffer);
+        answers.wake();
+        received
     }
 
-    /// The same, with the file that may come along.
+    /// The same, with bytes and the file that may come along, for which there is room in the socket only.
     pub(super) fn receive_with_fd(&mut self) -> Result<(&[u8], Option<OwnedFd>), ChannelError> {
         self.calls.receive_with_fd(&mut self.buffer)
     }
@@ -257,8 +273,15 @@ impl Process {
     }
 
     /// Fences that signalled since the last call.
-    pub(super) fn take_signalled(&self) -> Vec<Fence> {
-        mem::take(&mut self.watch.lock().signalled)
+    pub(super) fn take_signalled(&mut self) -> Result<Vec<Fence>, ChannelError> {
+        let mut signalled = mem::take(&mut self.watch.lock().signalled);
+        self.fences.take(&mut signalled)?;
+        Ok(signalled)
+    }
+
+    /// Whether fences are told of, or looked for with [`take_signalled`](Self::take_signalled).
+    pub(super) fn want_wakes(&self, wanted: bool) {
+        self.line.look_for_fences(!wanted);
     }
 
     /// Why it ended, if it did.

@@ -3,9 +3,9 @@
 
 //! What the two processes say to each other.
 //!
-//! A message is a header in postcard's encoding and, behind it, bytes as they are; bytes that a message does not hold
-//! lie in the scratch memory. Whoever reads checks every length: the device's process trusts the renderer's nothing,
-//! as C has parsed a guest's bytes there, and the renderer's holds its own mistakes apart from the device's.
+//! A message is a header in postcard's encoding. Bytes that come with a call lie in the scratch memory, those that come
+//! with an answer behind its header. Whoever reads checks every length: the device's process trusts the renderer's
+//! nothing, as C has parsed a guest's bytes there, and the renderer's holds its own mistakes apart from the device's.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -16,29 +16,24 @@ use virtio_gpu_s3::{Fence, Rect, RendererError};
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
 /// Bytes of a header: the longest is a stream's, with 64 fences to wait for.
 pub(super) const MAX_HEAD: usize = 1 << 10;
-/// Bytes beside the header; more go to the scratch memory, which costs no more from about here on.
-pub(super) const MAX_INLINE: usize = 32 << 10;
 /// Fences in one message.
 pub(super) const MAX_FENCES: usize = 256;
 /// Longest text of an error, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// Where a message's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Place {
-    /// Behind the header.
-    Message,
-    /// At the start of the scratch memory.
-    Scratch {
-        /// How many.
-        length: u32,
-    },
+/// What comes with a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct With {
+    /// How many bytes, at the start of the scratch memory.
+    pub(super) bytes: u64,
+    /// To be created if the call succeeds.
+    pub(super) fence: Option<Fence>,
 }
 
 /// The device's first message, with the scratch memory's file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Start {
-    /// Its size.
+    /// Its size, without the line behind it.
     pub(super) scratch: u64,
     /// Whether Vulkan is rendered too.
     pub(super) venus: bool,
@@ -134,7 +129,6 @@ pub(super) enum Call {
         ctx_id: u32,
         in_fences: Vec<u64>,
     },
-    /// The one that gets no answer.
     CreateFence(Fence),
     /// With the region's file.
     MapRegion {
@@ -145,6 +139,13 @@ pub(super) enum Call {
     UnmapRegion {
         region: u32,
     },
+}
+
+impl Call {
+    /// Whether more than a header is answered, for which there is room in the socket only.
+    pub(super) fn gives_more(&self) -> bool {
+        matches!(self, Self::Capset { .. } | Self::MapBlob { .. })
+    }
 }
 
 /// A piece of guest memory, in a region that was mapped before.

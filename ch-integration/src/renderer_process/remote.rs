@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 use virtio_gpu_s3::renderer::{
-    BlobMapping, BlobParams, CapsetInfo, GuestPages, Resource3d, Transfer3d,
+    BlobMapping, BlobParams, CapsetInfo, GuestPages, Resource3d, Transfer3d, Work,
 };
 use virtio_gpu_s3::{Fence, Rect, Renderer, RendererError};
 
@@ -146,6 +146,49 @@ impl RemoteRenderer {
         }
     }
 
+    /// Guest memory is mapped in the renderer's process already.
+    fn run(&mut self, work: Work<'_>, fence: Option<Fence>) -> Result<(), RendererError> {
+        let (call, stream) = match work {
+            Work::Submit {
+                ctx_id,
+                stream,
+                in_fences,
+            } => {
+                let in_fences = in_fences.to_vec();
+                (Call::Submit { ctx_id, in_fences }, stream)
+            }
+            Work::TransferToHost {
+                ctx_id,
+                resource_id,
+                transfer,
+                pages: _,
+            } => {
+                let transfer = *transfer;
+                let call = Call::TransferToHost {
+                    ctx_id,
+                    resource_id,
+                    transfer,
+                };
+                (call, [].as_slice())
+            }
+            Work::TransferFromHost {
+                ctx_id,
+                resource_id,
+                transfer,
+                pages: _,
+            } => {
+                let transfer = *transfer;
+                let call = Call::TransferFromHost {
+                    ctx_id,
+                    resource_id,
+                    transfer,
+                };
+                (call, [].as_slice())
+            }
+        };
+        self.with(|live| live.call_fenced(&call, stream, fence))
+    }
+
     /// Has a call made that names the pieces of a resource's guest memory.
     fn call_with_pages(
         &mut self,
@@ -258,13 +301,15 @@ impl Renderer for RemoteRenderer {
         ctx_id: u32,
         resource_id: u32,
         transfer: &Transfer3d,
-        _: &dyn GuestPages,
+        pages: &dyn GuestPages,
     ) -> Result<(), RendererError> {
-        self.call(&Call::TransferToHost {
+        let work = Work::TransferToHost {
             ctx_id,
             resource_id,
-            transfer: *transfer,
-        })
+            transfer,
+            pages,
+        };
+        self.run(work, None)
     }
 
     fn transfer_from_host(
@@ -272,13 +317,15 @@ impl Renderer for RemoteRenderer {
         ctx_id: u32,
         resource_id: u32,
         transfer: &Transfer3d,
-        _: &dyn GuestPages,
+        pages: &dyn GuestPages,
     ) -> Result<(), RendererError> {
-        self.call(&Call::TransferFromHost {
+        let work = Work::TransferFromHost {
             ctx_id,
             resource_id,
-            transfer: *transfer,
-        })
+            transfer,
+            pages,
+        };
+        self.run(work, None)
     }
 
     fn read_pixels(
@@ -329,21 +376,44 @@ impl Renderer for RemoteRenderer {
         stream: &[u8],
         in_fences: &[u64],
     ) -> Result<(), RendererError> {
-        let in_fences = in_fences.to_vec();
-        self.with(|live| live.call(&Call::Submit { ctx_id, in_fences }, stream))
+        let work = Work::Submit {
+            ctx_id,
+            stream,
+            in_fences,
+        };
+        self.run(work, None)
     }
 
-    /// A fence that cannot be created signals with the one before it, so nothing is to be waited for here.
     fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError> {
-        self.with(|live| live.post(&Call::CreateFence(fence)))
+        self.call(&Call::CreateFence(fence))
+    }
+
+    fn run_fenced(&mut self, work: Work<'_>, fence: Fence) -> Result<(), RendererError> {
+        self.run(work, Some(fence))
     }
 
     fn poll(&mut self) -> Vec<Fence> {
-        match &self.state {
-            State::Running(live) => live.take_signalled(),
-            State::Idle | State::Ended(_) => Vec::new(),
+        let State::Running(live) = &mut self.state else {
+            return Vec::new();
+        };
+        match live.take_signalled() {
+            Ok(signalled) => signalled,
+            Err(error) => {
+                let why = live.end(&error);
+                self.state = State::Ended(why);
+                Vec::new()
+            }
         }
     }
+
+    fn want_wakes(&mut self, wanted: bool) {
+        if let State::Running(live) = &self.state {
+            live.want_wakes(wanted);
+        }
+    }
+
+    /// The process has nothing but virglrenderer, whose fences wait for work only.
+    fn release_waits(&mut self) {}
 
     fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
         self.with(|live| live.map_blob(resource_id))

@@ -7,31 +7,32 @@
     reason = "file descriptors that the program was started with belong to nobody"
 )]
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use libc::c_uint;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use thiserror::Error;
 use virtio_gpu_s3::renderer::{BlobMapping, GuestPages};
 use virtio_gpu_s3::{
-    BYTES_PER_PIXEL, Fence, Rect, Renderer, RendererError, RutabagaConfig, RutabagaRenderer,
+    BYTES_PER_PIXEL, Rect, Renderer, RendererError, RutabagaConfig, RutabagaRenderer,
     SignalledFences,
 };
 
 use super::channel::{Buffer, Channel, ChannelError};
+use super::line::FenceWriter;
 use super::memory::Memory;
-use super::protocol::{
-    Answer, Call, Head, MAX_FENCES, Mapped, Piece, Place, Start, Started, split, text,
-};
-use super::scratch::{SCRATCH_BYTES, Scratch};
-use crate::linger::Linger;
+use super::protocol::{Answer, Call, Head, Mapped, Piece, Start, Started, With, split, text};
+use super::scratch::Scratch;
+use calls::{Calls, Idle, tell};
 
 /// The first that is not standard input, output or error.
 const FIRST_FD: c_uint = 3;
@@ -87,10 +88,11 @@ pub fn serve() -> Result<(), ServeError> {
         .receive_with_fd(&mut buffer)
         .map_err(|error| not_a_child(&error))?;
     let (start, _): (Start, _) = split(message).map_err(|error| protocol(&error))?;
-    let scratch = scratch.filter(|_| start.scratch == SCRATCH_BYTES as u64);
     let scratch = scratch.ok_or_else(|| not_a_child(&"no shared memory"))?;
-    let scratch = Scratch::map(scratch).map_err(|error| protocol(&error))?;
-    let renderer = match start_renderer(&start, &fences) {
+    let length = usize::try_from(start.scratch).map_err(|error| protocol(&error))?;
+    let scratch = Scratch::map(scratch, length).map_err(|error| protocol(&error))?;
+    let line = FenceWriter::new(scratch.line());
+    let renderer = match start_renderer(&start, &fences, line) {
         Ok(renderer) => renderer,
         Err(why) => {
             let started: Started = Err(text(&why));
@@ -100,9 +102,7 @@ pub fn serve() -> Result<(), ServeError> {
     };
     // Everything that it needs of the host is open, and no byte of a guest was read: privileges can go here.
     greet(&calls, &Ok(renderer.capsets()))?;
-    let mut linger = Linger::of_calls();
-    let wait = |renderer: &mut RutabagaRenderer| wait_for_call(&calls, renderer, &mut linger);
-    Server::new(renderer, scratch).run(&calls, &mut buffer, wait)
+    Server::new(renderer, scratch).run(&calls, &mut buffer)
 }
 
 fn greet(calls: &Channel, started: &Started) -> Result<(), ServeError> {
@@ -149,17 +149,24 @@ fn end_with(fences: &Arc<Channel>) -> Result<(), ServeError> {
     spawned.map(drop).map_err(|error| not_a_child(&error))
 }
 
-fn start_renderer(start: &Start, fences: &Arc<Channel>) -> Result<RutabagaRenderer, String> {
+fn start_renderer(
+    start: &Start,
+    fences: &Arc<Channel>,
+    line: FenceWriter,
+) -> Result<RutabagaRenderer, String> {
     let config = RutabagaConfig {
         venus: start.venus,
         ..RutabagaConfig::default()
     };
     let signalled = Arc::new(OnceLock::<SignalledFences>::new());
     let (taken, fences) = (signalled.clone(), fences.clone());
+    // virglrenderer signals on its thread for fences, and on this one.
+    let line = Mutex::new(line);
     // The socket never fills: the device reads it whatever else it does, and has few fences outstanding.
     let wake = move || {
         if let Some(signalled) = taken.get() {
-            tell(&fences, &signalled.take());
+            let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+            tell(&fences, &mut line, &signalled.take());
         }
     };
     let renderer = RutabagaRenderer::on_this_thread(&config, wake);
@@ -168,51 +175,19 @@ fn start_renderer(start: &Start, fences: &Arc<Channel>) -> Result<RutabagaRender
     Ok(renderer)
 }
 
-/// Waits for a call, looking a while before this thread sleeps, and fetches results of queries meanwhile.
-fn wait_for_call(calls: &Channel, renderer: &mut RutabagaRenderer, linger: &mut Linger) {
-    let at_once = Timespec::default();
-    let looked = linger.look(|| is_ready(calls, renderer, Some(&at_once)));
-    while !looked && !is_ready(calls, renderer, None) {}
-    linger.found();
-}
-
-/// Whether there is a call, or who makes them is gone, within the time given.
-fn is_ready(calls: &Channel, renderer: &mut RutabagaRenderer, limit: Option<&Timespec>) -> bool {
-    let queries = renderer.descriptor();
-    let mut fds = [
-        PollFd::new(calls, PollFlags::IN),
-        PollFd::new(&queries, PollFlags::IN),
-    ];
-    // What fails is left to the call's own receiving.
-    let failed = !matches!(poll(&mut fds, limit), Ok(_) | Err(Errno::INTR));
-    let [call, queries] = fds.map(|fd| !fd.revents().is_empty());
-    if queries {
-        renderer.fetch_queries();
-    }
-    failed || call
-}
-
-fn tell(channel: &Channel, fences: &[Fence]) {
-    for fences in fences.chunks(MAX_FENCES / 8) {
-        // Where it fails the device is gone, and this process next.
-        if let Ok(head) = Head::of(&fences) {
-            drop(channel.send(head.bytes(), &[], None));
-        }
-    }
-}
-
 /// What comes with an answer.
 #[derive(Debug, Default)]
-struct With {
+struct More {
     bytes: Vec<u8>,
     file: Option<File>,
 }
 
-impl With {
+impl More {
     fn mapped(blob: BlobMapping) -> Result<Self, RendererError> {
         let BlobMapping {
             resource_id: _,
             file,
+            address: _,
             size,
             map_info,
         } = blob;
@@ -246,50 +221,46 @@ impl<R: Renderer> Server<R> {
         }
     }
 
-    /// `wait` returns when there is a call, or at any time before.
-    fn run(
-        mut self,
-        calls: &Channel,
-        buffer: &mut Buffer,
-        mut wait: impl FnMut(&mut R),
-    ) -> Result<(), ServeError> {
+    fn run(mut self, socket: &Channel, buffer: &mut Buffer) -> Result<(), ServeError>
+    where
+        R: Idle,
+    {
+        let line = self.scratch.line();
+        let mut calls = Calls::new(socket, &line);
         loop {
-            wait(&mut self.renderer);
-            let (message, fd) = match calls.receive_with_fd(buffer) {
+            let (message, fd) = match calls.next(buffer, &mut self.renderer) {
                 Ok(received) => received,
                 Err(ChannelError::Closed) => return Ok(()),
                 Err(error) => return Err(protocol(&error)),
             };
-            let ((place, call), bytes): ((Place, Call), &[u8]) =
+            let ((with, call), _): ((With, Call), _) =
                 split(message).map_err(|error| protocol(&error))?;
-            let spilled;
-            let bytes = match place {
-                Place::Message => bytes,
-                Place::Scratch { length } => {
-                    spilled = self.spilled(length).map_err(|error| protocol(&error))?;
-                    &spilled
-                }
-            };
-            if let Call::CreateFence(fence) = call {
-                // It signals with the one before it where it cannot be created.
-                drop(self.renderer.create_fence(fence));
-                continue;
-            }
-            let done = self.handle(call, bytes, fd);
-            let (answer, with): (Answer, _) = match done {
-                Ok(with) => (Ok(()), with),
-                Err(error) => (Err(error), With::default()),
+            let bytes = self.bytes(with.bytes).map_err(|error| protocol(&error))?;
+            let gives_more = call.gives_more();
+            let done = self.handle(call, &bytes, fd);
+            let done = done.and_then(|more| match with.fence {
+                Some(fence) => self.renderer.create_fence(fence).map(|()| more),
+                None => Ok(more),
+            });
+            let (answer, more): (Answer, _) = match done {
+                Ok(more) => (Ok(()), more),
+                Err(error) => (Err(error), More::default()),
             };
             let head = Head::of(&answer).map_err(|error| protocol(&error))?;
-            let file = with.file.as_ref().map(AsFd::as_fd);
-            let sent = calls.send(head.bytes(), &with.bytes, file);
+            let sent = if gives_more {
+                let file = more.file.as_ref().map(AsFd::as_fd);
+                socket.send(head.bytes(), &more.bytes, file)
+            } else {
+                calls.answer(&head)
+            };
             sent.map_err(|error| protocol(&error))?;
         }
     }
 
-    fn spilled(&self, length: u32) -> Result<Vec<u8>, ChannelError> {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > SCRATCH_BYTES {
+    /// Those that come with a call. Copied, so that they are not those of another call next.
+    fn bytes(&self, length: u64) -> Result<Vec<u8>, ChannelError> {
+        let length = usize::try_from(length).map_err(|_| ChannelError::TooLong)?;
+        if length > self.scratch.length() {
             return Err(ChannelError::TooLong);
         }
         let mut bytes = vec![0; length];
@@ -304,14 +275,14 @@ impl<R: Renderer> Server<R> {
         call: Call,
         bytes: &[u8],
         fd: Option<OwnedFd>,
-    ) -> Result<With, RendererError> {
+    ) -> Result<More, RendererError> {
         let renderer = &mut self.renderer;
         match call {
             Call::Capset { id, version } => {
                 let (bytes, file) = (renderer.capset(id, version)?, None);
-                return Ok(With { bytes, file });
+                return Ok(More { bytes, file });
             }
-            Call::MapBlob { resource_id } => return With::mapped(renderer.map_blob(resource_id)?),
+            Call::MapBlob { resource_id } => return More::mapped(renderer.map_blob(resource_id)?),
             Call::UnmapBlob { resource_id } => renderer.unmap_blob(resource_id)?,
             Call::WriteBlob {
                 resource_id,
@@ -338,7 +309,7 @@ impl<R: Renderer> Server<R> {
             Call::CreateFence(fence) => renderer.create_fence(fence)?,
             call => self.handle_memory(call, bytes, fd)?,
         }
-        Ok(With::default())
+        Ok(More::default())
     }
 
     /// Those that move bytes or say where they are.

@@ -213,12 +213,13 @@ impl<F: Frontend> Worker<F> {
         Some(())
     }
 
-    /// Answers the requests whose fences have signalled.
-    pub(super) fn finish_deferred(&mut self, memory: &MemoryGuard<F>) {
+    /// Answers the requests whose fences have signalled. Returns whether there were any.
+    pub(super) fn finish_deferred(&mut self, memory: &MemoryGuard<F>) -> bool {
         if self.deferred.is_empty() {
-            return;
+            return false;
         }
         let completed: Vec<Completed> = self.gpu.take_completed().collect();
+        let some = !completed.is_empty();
         for Completed { token, response } in completed {
             let Some(at) = self
                 .deferred
@@ -232,6 +233,7 @@ impl<F: Frontend> Worker<F> {
                 self.stop_queue(deferred.queue, &error);
             }
         }
+        some
     }
 
     fn use_deferred(

@@ -4,12 +4,14 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 
 use ch_integration::control::{Control, ControlThread};
 use ch_integration::seccomp;
 use ch_integration::socket::listen;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use virtio_gpu_s3::testing::request;
 
 use crate::vmm::{Vmm, spawn_filtered};
 
@@ -53,6 +55,37 @@ fn a_person_sees_the_picture_the_state_and_what_happens() {
     assert_eq!(events, json!({"return": {}}));
     vmm.gpu.reset();
     assert_eq!(answer(&mut person)["event"], "full-reset");
+}
+
+#[test]
+fn a_person_resizes_an_output_and_the_driver_is_told() {
+    let mut vmm = Vmm::running();
+    let directory = TempDir::new().unwrap();
+    let (_control, mut person) = control(&vmm, &directory);
+    let resize = json!({"command": "resize", "width": 800, "height": 600});
+    assert_eq!(ask(&mut person, &resize), json!({"return": {}}));
+    assert_eq!(vmm.interrupts.config_changes.load(Ordering::SeqCst), 1);
+    let mut events = [0; 4];
+    vmm.gpu.read_config(0, &mut events);
+    assert_eq!(events, [1, 0, 0, 0], "VIRTIO_GPU_EVENT_DISPLAY");
+    let answer = vmm.command(0, &request::get_display_info());
+    assert_eq!(answer[32..40], [0x20, 3, 0, 0, 0x58, 2, 0, 0]);
+    for (impossible, message) in [
+        (
+            json!({"command": "resize", "width": 800, "height": 0}),
+            "800x0",
+        ),
+        (
+            json!({"command": "resize", "scanout": 1, "width": 800, "height": 600}),
+            "no output 1",
+        ),
+        (json!({"command": "resize", "width": 800}), "height"),
+    ] {
+        let answer = ask(&mut person, &impossible);
+        let text = answer["error"]["message"].as_str().unwrap();
+        assert!(text.contains(message), "{text}");
+    }
+    assert_eq!(vmm.interrupts.config_changes.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod control;
 mod idle;
 mod lifecycle;
 mod rings;
+mod sandbox;
 #[cfg(feature = "virgl")]
 mod virgl;
 mod vmm;
+mod wayland;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use ch_integration::State;
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3::testing::request;
 use virtio_pci_freeze::spec::feature;
@@ -86,8 +87,12 @@ fn a_ring_that_makes_no_sense_asks_for_a_reset_and_a_reset_cures_it() {
         let reasons = vmm.interrupts.reasons.lock().unwrap();
         reasons.iter().any(|reason| reason.starts_with("queue 0"))
     });
+    let state = |vmm: &Vmm| vmm.gpu.status().unwrap().state;
+    assert_eq!(state(&vmm), State::NeedsReset);
     vmm.gpu.reset();
+    assert_eq!(state(&vmm), State::Idle);
     vmm.start_driver();
+    assert_eq!(state(&vmm), State::Running);
     let picture = vmm.show(1);
     vmm.must_show(&picture);
 }

@@ -5,6 +5,7 @@
 use std::env;
 use std::io::Error as IoError;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -75,6 +76,7 @@ pub(crate) fn spawn_filtered(
 pub(crate) struct Interrupts {
     queues: [EventFd; 2],
     pub(crate) reasons: Mutex<Vec<String>>,
+    pub(crate) config_changes: AtomicU32,
 }
 
 impl GuestNotifier for Interrupts {
@@ -84,6 +86,10 @@ impl GuestNotifier for Interrupts {
 
     fn needs_reset(&self, reason: &str) {
         self.reasons.lock().unwrap().push(reason.to_owned());
+    }
+
+    fn config_changed(&self) {
+        self.config_changes.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -134,6 +140,7 @@ impl Vmm {
             interrupts: Arc::new(Interrupts {
                 queues: [new_eventfd(), new_eventfd()],
                 reasons: Mutex::default(),
+                config_changes: AtomicU32::default(),
             }),
             doorbells: [new_eventfd(), new_eventfd()],
             next: [0; 2],

@@ -5,12 +5,14 @@
 use virtio_gpu_s3::command::BlobLayout;
 use virtio_gpu_s3::protocol::{CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
+use virtio_gpu_s3::testing::scene::TEXTURE;
 use virtio_gpu_s3::testing::{GuestBuffer, request};
 use virtio_gpu_s3::{PixelFormat, Rect};
+use virtio_pci_freeze::spec::{cap_type, pci};
 use virtio_pci_freeze::{BarLayout, Register};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::virgl::{TEXTURE, send};
+use crate::virgl::send;
 use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
@@ -20,8 +22,6 @@ const BYTES: u32 = 4096;
 const BACKING: u64 = RAM_BASE + 0x4_0000;
 /// Where blob 40 is mapped.
 const AT: u64 = 0x3000;
-/// VIRTIO_PCI_CAP_SHARED_MEMORY_CFG.
-const SHARED_MEMORY: u8 = 8;
 
 pub(crate) fn read(vmm: &mut Vmm, offset: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0xee; length];
@@ -39,21 +39,32 @@ pub(crate) fn map(vmm: &mut Vmm, id: u32, offset: u64) -> ResponseType {
     send(vmm, &request::resource_map_blob(id, offset))
 }
 
-/// Id, offset and length of the region, as its capability says (VIRTIO 1.4 §4.1.4.7).
-fn shared_memory(vmm: &mut Vmm) -> Option<(u8, u64, u64)> {
-    let mut config = [0; 256];
-    vmm.read_config(0, &mut config);
+/// Where the capability with this id is that has `kind` at its fourth byte, as virtio's have their type.
+fn capability(config: &[u8; 256], id: u8, kind: u8) -> Option<usize> {
     let mut at = usize::from(config[0x34]);
     while at != 0 {
-        let word = |offset| u32::from_le_bytes(config[at + offset..][..4].try_into().unwrap());
-        let wide = |low, high| u64::from(word(low)) | u64::from(word(high)) << 32;
-        if (config[at], config[at + 3]) == (9, SHARED_MEMORY) {
-            assert_eq!(config[at + 4], BarLayout::SHARED_MEMORY);
-            return Some((config[at + 5], wide(8, 16), wide(12, 20)));
+        if (config[at], config[at + 3]) == (id, kind) {
+            return Some(at);
         }
         at = config[at + 1].into();
     }
     None
+}
+
+fn config_space(vmm: &mut Vmm) -> [u8; 256] {
+    let mut config = [0; 256];
+    vmm.read_config(0, &mut config);
+    config
+}
+
+/// Id, offset and length of the region, as its capability says (VIRTIO 1.4 §4.1.4.7).
+fn shared_memory(vmm: &mut Vmm) -> Option<(u8, u64, u64)> {
+    let config = config_space(vmm);
+    let at = capability(&config, pci::CAP_VENDOR, cap_type::SHARED_MEMORY_CFG)?;
+    let word = |offset| u32::from_le_bytes(config[at + offset..][..4].try_into().unwrap());
+    let wide = |low, high| u64::from(word(low)) | u64::from(word(high)) << 32;
+    assert_eq!(config[at + 4], BarLayout::SHARED_MEMORY);
+    Some((config[at + 5], wide(8, 16), wide(12, 20)))
 }
 
 fn blob_request(ctx_id: u32, id: u32, blob_id: u64) -> Vec<u8> {
@@ -178,6 +189,37 @@ fn a_buffer_of_opengl_in_the_region_is_the_same_to_both_sides_and_over_a_frozen_
     let mut vmm = Vmm::connect(&server.socket());
     vmm.start_driver();
     assert_eq!(read(&mut vmm, AT, 8), [0; 8]);
+}
+
+#[test]
+fn the_region_is_reached_through_configuration_space_too_and_by_nobody_in_d3hot() {
+    let server = Server::start_with("backend=virgl,hostmem=16M");
+    let mut vmm = Vmm::connect(&server.socket());
+    vmm.start_driver();
+    make_buffers(&mut vmm);
+    assert_eq!(map(&mut vmm, 40, AT), MAPPED);
+    write(&mut vmm, AT, &[1, 2, 3, 4]);
+
+    let config = config_space(&mut vmm);
+    let window = capability(&config, pci::CAP_VENDOR, cap_type::PCI_CFG).unwrap() as u64;
+    vmm.write_config(window + 4, &[BarLayout::SHARED_MEMORY]);
+    vmm.write_config(window + 8, &u32::try_from(AT).unwrap().to_le_bytes());
+    vmm.write_config(window + 12, &[4, 0, 0, 0]);
+    let mut data = [0; 4];
+    vmm.read_config(window + 16, &mut data);
+    assert_eq!(data, [1, 2, 3, 4]);
+    vmm.write_config(window + 16, &[5, 6, 7, 8]);
+    assert_eq!(read(&mut vmm, AT, 4), [5, 6, 7, 8]);
+
+    let power = capability(&config, pci::CAP_PM, 0).unwrap() as u64;
+    vmm.write_config(power + 4, &[3, 0]);
+    assert_eq!(read(&mut vmm, AT, 4), [0xff; 4]);
+    vmm.read_config(window + 16, &mut data);
+    assert_eq!(data, [0xff; 4]);
+    write(&mut vmm, AT, &[9; 4]);
+    vmm.write_config(window + 16, &[9; 4]);
+    vmm.write_config(power + 4, &[0, 0]);
+    assert_eq!(read(&mut vmm, AT, 4), [5, 6, 7, 8]);
 }
 
 /// Numbers of venus' commands, and the flag that asks for an answer.

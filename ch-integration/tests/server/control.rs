@@ -10,8 +10,10 @@ use ch_integration::control;
 use ch_integration::socket::listen;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use virtio_gpu_s3::testing::request;
+use virtio_pci_freeze::Register;
 
-use crate::vmm::{Server, Vmm};
+use crate::vmm::{Server, Vmm, wait_until};
 
 struct Person {
     reader: BufReader<UnixStream>,
@@ -97,6 +99,20 @@ fn a_screenshot_of_a_disabled_scanout_is_black_and_says_so() {
         message.starts_with("Cannot write '/nonexistent/x.png': "),
         "{message}"
     );
+}
+
+#[test]
+fn a_resized_output_is_told_to_the_driver_by_an_interrupt() {
+    let (server, _directory, mut person) = start();
+    let mut vmm = Vmm::connect(&server.socket());
+    vmm.connect_irqs();
+    vmm.start_driver();
+    vmm.write(Register::ConfigMsixVector, 0);
+    let answer = person.ask("{\"command\":\"resize\",\"width\":640,\"height\":480}");
+    assert_eq!(answer, json!({"return": {}}));
+    wait_until("the interrupt", || vmm.irqs[0].read().is_ok());
+    let answer = vmm.command(0, &request::get_display_info(), 408);
+    assert_eq!(answer[32..40], [0x80, 2, 0, 0, 0xe0, 1, 0, 0]);
 }
 
 #[test]

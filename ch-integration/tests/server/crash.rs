@@ -15,11 +15,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{TempDir, tempfile};
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3::testing::request;
+use virtio_gpu_s3::testing::scene::TEXTURE;
 use virtio_pci_freeze::Register;
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 
 use crate::blobs::{self, MAPPED};
-use crate::virgl::{TEXTURE, blue, clear, make_target, send};
+use crate::virgl::{blue, clear, make_target, send};
 use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
 
 const NEEDS_RESET: u8 = DeviceStatus::DEVICE_NEEDS_RESET;
@@ -27,7 +28,7 @@ const NEEDS_RESET: u8 = DeviceStatus::DEVICE_NEEDS_RESET;
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A server whose renderer writes down its process number.
-struct Patient {
+pub(crate) struct Patient {
     server: Server,
     events: Receiver<Event>,
     directory: TempDir,
@@ -41,7 +42,7 @@ fn script(directory: &Path, text: &str) -> PathBuf {
 }
 
 impl Patient {
-    fn start(change: impl FnOnce(&mut RendererProgram)) -> Self {
+    pub(crate) fn start(change: impl FnOnce(&mut RendererProgram)) -> Self {
         Self::start_with("backend=virgl", change)
     }
 
@@ -64,7 +65,7 @@ impl Patient {
         }
     }
 
-    fn renderer(&self) -> Pid {
+    pub(crate) fn renderer(&self) -> Pid {
         let number = fs::read_to_string(self.directory.path().join("number")).unwrap();
         Pid::from_raw(number.trim().parse().unwrap()).unwrap()
     }
@@ -76,7 +77,7 @@ impl Patient {
     }
 
     /// The next event that is about the renderer or a reset.
-    fn crashed(&self) -> String {
+    pub(crate) fn crashed(&self) -> String {
         loop {
             let event = self.events.recv_timeout(EVENT_LIMIT).unwrap();
             if let EventKind::RendererCrashed { reason } = event.kind {
@@ -90,14 +91,14 @@ impl Patient {
     }
 }
 
-fn connect(patient: &Patient) -> Vmm {
+pub(crate) fn connect(patient: &Patient) -> Vmm {
     let mut vmm = Vmm::connect(&patient.server.socket());
     vmm.connect_irqs();
     vmm.start_driver();
     vmm
 }
 
-fn draw(vmm: &mut Vmm, value: f32, expected: u8) {
+pub(crate) fn draw(vmm: &mut Vmm, value: f32, expected: u8) {
     let answer = send(vmm, &request::fenced(1, 2, clear(value)));
     assert_eq!(answer, ResponseType::OK_NODATA);
     assert_eq!(blue(vmm), expected);

@@ -6,6 +6,10 @@ use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
 use std::process::{Child, Command};
+#[cfg(feature = "virgl")]
+use std::thread;
+#[cfg(feature = "virgl")]
+use std::time::Duration;
 
 use ch_integration::GpuOption;
 use png::Decoder;
@@ -13,9 +17,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::ResponseType;
+#[cfg(feature = "virgl")]
+use virtio_gpu_s3::testing::scene;
 use virtio_gpu_s3::testing::{GuestBuffer, request};
 use vm_memory::{Bytes, GuestAddress};
 
+#[cfg(feature = "virgl")]
+use crate::virgl::make_target;
 use crate::vmm::{RAM_BASE, Vmm, wait_until};
 
 const BACKING: u64 = RAM_BASE + 0x4_0000;
@@ -38,12 +46,17 @@ impl Drop for Program {
 }
 
 fn start(directory: &Path, gpu: &str) -> Program {
+    start_with(directory, gpu, &[])
+}
+
+fn start_with(directory: &Path, gpu: &str, options: &[&str]) -> Program {
     let child = Command::new(env!("CARGO_BIN_EXE_virtio-gpu-s3d"))
         .arg("--socket")
         .arg(directory.join("socket"))
         .arg("--screenshot-on-exit")
         .arg(directory.join("screen.png"))
         .args(["--gpu", gpu, "--log-level", "warn"])
+        .args(options)
         .spawn()
         .unwrap();
     wait_until("the socket", || directory.join("socket").exists());
@@ -143,6 +156,37 @@ fn a_person_who_runs_the_renderer_by_hand_is_told_what_it_is() {
         .unwrap();
     assert!(!output.status.success());
     assert!(!output.stderr.is_empty());
+}
+
+/// Mesa's exit handlers take away what its threads still work with, and kill the process where these are at it.
+#[cfg(feature = "virgl")]
+#[test]
+fn a_server_that_is_ended_while_it_draws_ends_well() {
+    const TIMES: u64 = 20;
+    for place in ["thread", "process"] {
+        for round in 0..TIMES {
+            let directory = TempDir::new().unwrap();
+            let option = ["--renderer", place];
+            let mut program = start_with(directory.path(), "backend=virgl", &option);
+            let mut vmm = Vmm::connect(&directory.path().join("socket"));
+            vmm.start_driver();
+            let answer = (RAM_BASE + 0x1_8000, 24);
+            if round % 2 == 0 {
+                // Making contexts has Mesa compile.
+                let create = request::fenced(1, 1, request::ctx_create(2));
+                vmm.offer(0, &create, answer);
+            } else {
+                make_target(&mut vmm);
+                let stream = scene::clear(0.5).repeat(500);
+                let draw = request::fenced(1, 1, request::submit_3d(&stream));
+                for _ in 0..8 {
+                    vmm.offer(0, &draw, answer);
+                }
+            }
+            thread::sleep(Duration::from_micros(298 * round));
+            end(&mut program);
+        }
+    }
 }
 
 fn end(program: &mut Program) {

@@ -16,5 +16,7 @@ mod crash;
 mod device;
 mod exit;
 #[cfg(feature = "virgl")]
+mod renderer;
+#[cfg(feature = "virgl")]
 mod virgl;
 mod vmm;

@@ -2,25 +2,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! 3D through a ring.
 
-use virtio_gpu_s3::protocol::{CommandId, ResponseType};
-use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
-use virtio_gpu_s3::testing::{GuestBuffer, request};
+use virtio_gpu_s3::protocol::ResponseType;
+use virtio_gpu_s3::testing::{request, scene};
 use virtio_pci_freeze::Register;
 use virtio_pci_freeze::spec::pci;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
 
-const SIZE: u32 = 64;
-pub(crate) const TEXTURE: Resource3d = request::texture(SIZE, SIZE);
-const WHOLE: Transfer3d = request::whole(&TEXTURE);
 /// Behind the rings and buffers.
 const BACKING: u64 = RAM_BASE + 0x4_0000;
-const BYTES: u32 = SIZE * SIZE * 4;
 
 /// `CLEAR` of every colour buffer, of which blue is `blue`.
 pub(crate) fn clear(blue: f32) -> Vec<u8> {
-    request::submit_3d(&[7 | 8 << 16, 4, 0, 0, blue.to_bits(), 0, 0, 0, 0])
+    request::submit_3d(&scene::clear(blue))
 }
 
 pub(crate) fn send(vmm: &mut Vmm, request: &[u8]) -> ResponseType {
@@ -31,30 +26,17 @@ pub(crate) fn send(vmm: &mut Vmm, request: &[u8]) -> ResponseType {
 
 /// What the texture holds, through guest memory: all of one blue.
 pub(crate) fn blue(vmm: &mut Vmm) -> u8 {
-    let read = request::transfer_3d(CommandId::TRANSFER_FROM_HOST_3D, 10, &WHOLE);
-    let answer = send(vmm, &request::in_context(1, read));
-    assert_eq!(answer, ResponseType::OK_NODATA);
-    let mut bytes = vec![0; BYTES as usize];
+    assert_eq!(send(vmm, &scene::read_back()), ResponseType::OK_NODATA);
+    let mut bytes = vec![0; scene::BYTES as usize];
     vmm.memory
         .read_slice(&mut bytes, GuestAddress(BACKING))
         .unwrap();
-    assert!(bytes.chunks(4).all(|pixel| pixel == [bytes[0], 0, 0, 0]));
-    bytes[0]
+    scene::blue_of(&bytes)
 }
 
 /// A context with a surface to draw to, on memory of the guest.
 pub(crate) fn make_target(vmm: &mut Vmm) {
-    let backing = GuestBuffer::of(&[(BACKING, BYTES)]);
-    let surface = [1 | 8 << 8 | 5 << 16, 7, 10, 1, 0, 0];
-    let framebuffer = [5 | 3 << 16, 1, 0, 7];
-    let stream = [surface.as_slice(), &framebuffer].concat();
-    for request in [
-        request::in_context(1, request::ctx_create(2)),
-        request::resource_create_3d(10, &TEXTURE),
-        request::resource_attach_backing(10, backing.entries()),
-        request::in_context(1, request::ctx_attach_resource(10)),
-        request::fenced(1, 1, request::submit_3d(&stream)),
-    ] {
+    for request in scene::make_target(BACKING) {
         assert_eq!(send(vmm, &request), ResponseType::OK_NODATA);
     }
 }

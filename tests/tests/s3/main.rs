@@ -5,6 +5,7 @@
 mod controls;
 mod events;
 mod freeze_mode;
+mod resize;
 mod resume_time;
 mod rig;
 mod survival;

@@ -146,6 +146,23 @@ impl Rig {
         Ok(report)
     }
 
+    /// One S3 cycle that must lose `picture`, as the device's state goes with the driver's reset.
+    pub(crate) fn sleep_losing(&self, picture: &Image) -> Result<()> {
+        let full = self.server.counter("full_resets")?;
+        self.guest.sleep(Wake::Host, || Ok(()))?;
+        ensure!(
+            self.server.counter("full_resets")? > full,
+            "no reset destroyed the device's state"
+        );
+        let shown = self.server.screenshot("after-wake")?;
+        ensure!(
+            shown.image.must_be(picture).is_err(),
+            "the picture is still there"
+        );
+        ensure!(!shown.active, "the output is still scanned out");
+        Ok(())
+    }
+
     /// Waits until the server has served so many commands since now, of a guest that draws.
     pub(crate) fn wait_for_commands(&self, count: u64) -> Result<()> {
         let before = self.server.counter("commands")?;

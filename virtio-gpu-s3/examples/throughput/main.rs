@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How fast the device is, beside plain copies of the same bytes in the same run.
 //!
-//! `cargo run --release -p virtio-gpu-s3 --example throughput`, and with `--features virgl` (see
-//! `scripts/virgl`) what a 3D command costs. Contenders take turns, a few milliseconds each, and
-//! the best turn of each counts: what else the machine does meanwhile hits all of them.
+//! `cargo run --release -p virtio-gpu-s3 --example throughput`. Contenders take turns, a few
+//! milliseconds each, and the best turn of each counts: what else the machine does meanwhile hits
+//! all of them. What a 3D command costs is in the example `renderer_place` of `ch-integration`.
 #![expect(
     clippy::unwrap_used,
     clippy::cast_precision_loss,
@@ -12,8 +12,6 @@
 )]
 
 mod lifecycle;
-#[cfg(feature = "virgl")]
-mod virgl;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -46,8 +44,6 @@ fn main() {
     }
     no_op();
     lifecycle::measure();
-    #[cfg(feature = "virgl")]
-    virgl::measure();
 }
 
 /// Lets contenders take `turns` turns each; the shortest of each.

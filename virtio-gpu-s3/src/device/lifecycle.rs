@@ -59,11 +59,13 @@ impl Gpu {
     /// and refuses the freeze when its time is over. Commands go on being accepted.
     ///
     /// Answers that became ready must be taken with [`Gpu::take_completed`] first; they count as
-    /// outstanding until then.
+    /// outstanding until then. A command that waits for somebody outside is answered now, as it
+    /// might wait for ever ([`Renderer::release_waits`](crate::Renderer::release_waits)).
     ///
     /// # Errors
     /// What is still outstanding.
     pub fn quiesce(&mut self) -> Result<(), Outstanding> {
+        self.renderer.release_waits();
         self.collect_fences();
         match self.fences.len() {
             0 => Ok(()),
@@ -91,11 +93,13 @@ impl Gpu {
             // A UUID is never given twice, not even to two guests in turn.
             last_uuid: _,
             counters,
-            renderer: _,
+            renderer,
             display: _,
             host_visible: _,
         } = self;
         *negotiated = 0;
+        // Nothing may be written to the guest's memory for a command that is forgotten.
+        renderer.release_waits();
         let abandoned = fences.len() as u64;
         counters.abandoned_fences = counters.abandoned_fences.saturating_add(abandoned);
         fences.abandon();

@@ -27,7 +27,7 @@ use crate::command::{self, Command, Decoded, Rendering};
 use crate::config::{ConfigError, GpuConfig, OutputConfig};
 use crate::display::DisplaySink;
 use crate::error::{CommandError, GuestError};
-use crate::fence::{Completed, Fences, Timeline, Token};
+use crate::fence::{Completed, Fence, Fences, Timeline, Token};
 use crate::host_visible::HostVisible;
 use crate::memory::GuestMemoryBackend;
 use crate::pixel::Image;
@@ -199,6 +199,18 @@ impl Gpu {
         self.fences.drain_ready()
     }
 
+    /// Lets the renderer go on with what it woke its caller for. With no request outstanding it touches no memory of
+    /// the guest.
+    pub fn poll_renderer(&mut self) {
+        self.collect_fences();
+    }
+
+    /// Whether the renderer tells of [completed](Self::take_completed) answers: see
+    /// [`Renderer::want_wakes`].
+    pub fn want_wakes(&mut self, wanted: bool) {
+        self.renderer.want_wakes(wanted);
+    }
+
     /// What the device holds now and what happened to it.
     pub fn status(&self) -> Status {
         let outputs = self.config.outputs();
@@ -260,12 +272,9 @@ impl Gpu {
             .and_then(|command| self.check_ring_idx(&header).map(|()| command))
             .map_err(CommandError::from)
             .and_then(|command| {
-                let payload = self.execute(header.ctx_id.get(), &command, memory)?;
-                if timeline.is_some() && command.is_asynchronous() {
-                    fence = timeline.map(|timeline| self.fences.next(timeline));
-                    fence.map_or(Ok(()), |fence| self.renderer.create_fence(fence))?;
-                }
-                Ok(payload)
+                let timeline = timeline.filter(|_| command.is_asynchronous());
+                fence = timeline.map(|timeline| self.fences.next(timeline));
+                self.execute((header.ctx_id.get(), fence), &command, memory)
             });
         match &result {
             Ok(payload) => {
@@ -310,7 +319,7 @@ impl Gpu {
 
     fn execute<M: GuestMemoryBackend + ?Sized>(
         &mut self,
-        ctx_id: u32,
+        (ctx_id, fence): (u32, Option<Fence>),
         command: &Command<'_>,
         memory: &M,
     ) -> Result<Reply, CommandError> {
@@ -362,13 +371,13 @@ impl Gpu {
                 rect,
                 ref layout,
             } => self.set_scanout_blob(scanout_id, resource_id, rect, layout),
-            Command::Rendering(command) => self.render(ctx_id, command, memory),
+            Command::Rendering(command) => self.render((ctx_id, fence), command, memory),
         }
     }
 
     fn render<M: GuestMemoryBackend + ?Sized>(
         &mut self,
-        ctx_id: u32,
+        (ctx_id, fence): (u32, Option<Fence>),
         command: Rendering<'_>,
         memory: &M,
     ) -> Result<Reply, CommandError> {
@@ -393,12 +402,20 @@ impl Gpu {
             Rendering::TransferToHost3d {
                 resource_id,
                 ref transfer,
-            } => self.transfer_3d(Direction::ToHost, ctx_id, resource_id, transfer, memory),
+            } => {
+                let on = (ctx_id, fence);
+                self.transfer_3d(Direction::ToHost, on, resource_id, transfer, memory)
+            }
             Rendering::TransferFromHost3d {
                 resource_id,
                 ref transfer,
-            } => self.transfer_3d(Direction::FromHost, ctx_id, resource_id, transfer, memory),
-            Rendering::Submit3d { stream, in_fences } => self.submit_3d(ctx_id, stream, in_fences),
+            } => {
+                let on = (ctx_id, fence);
+                self.transfer_3d(Direction::FromHost, on, resource_id, transfer, memory)
+            }
+            Rendering::Submit3d { stream, in_fences } => {
+                self.submit_3d((ctx_id, fence), stream, in_fences)
+            }
         }
     }
 

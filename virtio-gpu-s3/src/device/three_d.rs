@@ -8,8 +8,9 @@ use super::Gpu;
 use super::two_d::wrong;
 use crate::backing::Backing;
 use crate::error::{CommandError, GuestError};
+use crate::fence::Fence;
 use crate::memory::GuestMemoryBackend;
-use crate::renderer::{Pages, RendererError, Resource3d, Transfer3d};
+use crate::renderer::{Pages, Renderer, RendererError, Resource3d, Transfer3d, Work, run};
 use crate::resource::{Content, Rendered, Resource};
 use crate::response::Reply;
 use crate::transfer::check_transfer;
@@ -47,7 +48,7 @@ impl Gpu {
     pub(super) fn transfer_3d<M: GuestMemoryBackend + ?Sized>(
         &mut self,
         direction: Direction,
-        ctx_id: u32,
+        (ctx_id, fence): (u32, Option<Fence>),
         id: u32,
         transfer: &Transfer3d,
         memory: &M,
@@ -68,18 +69,29 @@ impl Gpu {
         let Some(backing) = &resource.backing else {
             return Err(wrong(id, "has no backing"));
         };
-        let pages = Pages { backing, memory };
-        let renderer = &mut self.renderer;
-        match direction {
-            Direction::ToHost => renderer.transfer_to_host(ctx_id, id, transfer, &pages)?,
-            Direction::FromHost => renderer.transfer_from_host(ctx_id, id, transfer, &pages)?,
-        }
+        let pages = &Pages { backing, memory };
+        let resource_id = id;
+        let work = match direction {
+            Direction::ToHost => Work::TransferToHost {
+                ctx_id,
+                resource_id,
+                transfer,
+                pages,
+            },
+            Direction::FromHost => Work::TransferFromHost {
+                ctx_id,
+                resource_id,
+                transfer,
+                pages,
+            },
+        };
+        run_work(&mut *self.renderer, work, fence)?;
         Ok(Reply::NoData)
     }
 
     pub(super) fn submit_3d(
         &mut self,
-        ctx_id: u32,
+        (ctx_id, fence): (u32, Option<Fence>),
         stream: &[u8],
         in_fences: &[U64],
     ) -> Result<Reply, CommandError> {
@@ -94,7 +106,12 @@ impl Gpu {
             }));
         }
         let in_fences: Vec<_> = in_fences.iter().map(|fence| fence.get()).collect();
-        self.renderer.submit(ctx_id, stream, &in_fences)?;
+        let work = Work::Submit {
+            ctx_id,
+            stream,
+            in_fences: &in_fences,
+        };
+        run_work(&mut *self.renderer, work, fence)?;
         Ok(Reply::NoData)
     }
 
@@ -147,5 +164,16 @@ impl Gpu {
             }
         }
         Ok(())
+    }
+}
+
+fn run_work(
+    renderer: &mut dyn Renderer,
+    work: Work<'_>,
+    fence: Option<Fence>,
+) -> Result<(), RendererError> {
+    match fence {
+        Some(fence) => renderer.run_fenced(work, fence),
+        None => run(renderer, work),
     }
 }

@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who draws in 3D.
 
+#[cfg(feature = "cross-domain")]
+mod cross_domain;
+mod cross_domain_error;
 mod null;
 mod pages;
 #[cfg(feature = "virgl")]
@@ -15,6 +18,9 @@ use std::fs::File;
 use thiserror::Error;
 use vm_memory::FileOffset;
 
+#[cfg(feature = "cross-domain")]
+pub use cross_domain::{CrossDomainConfig, CrossDomainRenderer, CrossDomainStartError};
+pub use cross_domain_error::CrossDomainError;
 pub use null::{NullControl, NullRenderer};
 pub(crate) use pages::Pages;
 #[cfg(feature = "virgl")]
@@ -52,6 +58,9 @@ pub enum RendererError {
     /// A command stream holds what its renderer is not to be given: the guest's blame.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// A message of a channel, or its blob, cannot be: the guest's blame.
+    #[error(transparent)]
+    CrossDomain(#[from] CrossDomainError),
     /// It is gone, and with it everything it held.
     #[error("The renderer has ended")]
     Gone,
@@ -157,8 +166,11 @@ pub struct BlobMapping {
     /// The file whose first bytes are the blob's: what a VMM maps where the guest shall see them.
     /// `None` where only the renderer reaches them, with [`Renderer::read_blob`] and
     /// [`Renderer::write_blob`]: memory of OpenGL has an address in the renderer's process, and
-    /// neither a file nor whole pages.
+    /// no file.
     pub file: Option<File>,
+    /// Where such memory lies, if the renderer is in this process; until the mapping ends. It need not be
+    /// whole pages.
+    pub address: Option<usize>,
     /// Bytes.
     pub size: u64,
     /// `VIRTIO_GPU_MAP_CACHE_*`.
@@ -222,14 +234,52 @@ pub trait GuestPages {
     fn region_pieces(&self) -> Result<(Vec<MappedRegion>, Vec<RegionPiece>), GuestError>;
 }
 
+impl fmt::Debug for dyn GuestPages + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestPages")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a renderer may go on with when the call for it has returned, so that a fence tells its end.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the fields are those of the calls that are meant"
+)]
+pub enum Work<'a> {
+    /// [`Renderer::submit`]
+    Submit {
+        ctx_id: u32,
+        stream: &'a [u8],
+        in_fences: &'a [u64],
+    },
+    /// [`Renderer::transfer_to_host`]
+    TransferToHost {
+        ctx_id: u32,
+        resource_id: u32,
+        transfer: &'a Transfer3d,
+        pages: &'a dyn GuestPages,
+    },
+    /// [`Renderer::transfer_from_host`]
+    TransferFromHost {
+        ctx_id: u32,
+        resource_id: u32,
+        transfer: &'a Transfer3d,
+        pages: &'a dyn GuestPages,
+    },
+}
+
 /// Renders on behalf of guest contexts.
 ///
 /// Every id is one the device validated: it exists where it must and does not where it must not.
 /// A renderer outlives every reset: virglrenderer cannot be initialised twice in a process, so a
-/// full reset destroys resources and contexts one by one, and a frozen reset calls nothing.
+/// full reset destroys resources and contexts one by one, and a frozen reset calls nothing but
+/// [`release_waits`](Self::release_waits).
 /// Libraries that are bound to a thread live behind a handle that is [`Send`].
 ///
-/// There is no default method: a renderer that cannot do a thing says so.
+/// There is no default method for anything that a renderer may be unable to do: it says so.
 pub trait Renderer: Send + fmt::Debug {
     /// The command sets it speaks, in the order of `GET_CAPSET_INFO`. Empty without 3D; never
     /// changes.
@@ -404,9 +454,31 @@ pub trait Renderer: Send + fmt::Debug {
     /// The renderer failed; the device answers the command at once.
     fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError>;
 
+    /// Does `work`, and then as [`create_fence`](Self::create_fence): in one call, for a renderer
+    /// that is far away. Work that is refused has no fence.
+    ///
+    /// # Errors
+    /// As those of the call for the work, or of `create_fence`.
+    fn run_fenced(&mut self, work: Work<'_>, fence: Fence) -> Result<(), RendererError> {
+        run(self, work)?;
+        self.create_fence(fence)
+    }
+
     /// Fences that signalled since the last call; one stands for all before it on its timeline.
     /// Never waits.
     fn poll(&mut self) -> Vec<Fence>;
+
+    /// Whether the caller is to be told when [`poll`](Self::poll) has something to give. One that
+    /// polls all the time need not be, and telling it costs more than most work. It asks for it
+    /// before it sleeps, and polls once more after that.
+    ///
+    /// A renderer that tells all the same does no harm, and one that nobody asked tells.
+    fn want_wakes(&mut self, _wanted: bool) {}
+
+    /// Signals every fence that waits for somebody outside to speak, and not for work. It might
+    /// never signal by itself, and a device that comes to rest has every command answered. Signalled
+    /// fences come from [`poll`](Self::poll), as others do.
+    fn release_waits(&mut self);
 
     /// Makes a blob's memory ready for the guest's sight.
     ///
@@ -430,4 +502,30 @@ pub trait Renderer: Send + fmt::Debug {
     /// # Errors
     /// It cannot be started again.
     fn restart(&mut self) -> Result<(), RendererError>;
+}
+
+/// Does `work`, without a fence.
+pub(crate) fn run<R: Renderer + ?Sized>(
+    renderer: &mut R,
+    work: Work<'_>,
+) -> Result<(), RendererError> {
+    match work {
+        Work::Submit {
+            ctx_id,
+            stream,
+            in_fences,
+        } => renderer.submit(ctx_id, stream, in_fences),
+        Work::TransferToHost {
+            ctx_id,
+            resource_id,
+            transfer,
+            pages,
+        } => renderer.transfer_to_host(ctx_id, resource_id, transfer, pages),
+        Work::TransferFromHost {
+            ctx_id,
+            resource_id,
+            transfer,
+            pages,
+        } => renderer.transfer_from_host(ctx_id, resource_id, transfer, pages),
+    }
 }

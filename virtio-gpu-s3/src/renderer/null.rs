@@ -420,6 +420,9 @@ impl Renderer for NullRenderer {
         mem::take(&mut lock(&self.shared).signalled)
     }
 
+    /// Nobody outside speaks to it.
+    fn release_waits(&mut self) {}
+
     fn map_blob(&mut self, id: u32) -> Result<BlobMapping, RendererError> {
         self.call("a mapping")?;
         let resource = self.resource(id)?;
@@ -429,6 +432,7 @@ impl Renderer for NullRenderer {
         Ok(BlobMapping {
             resource_id: id,
             file: None,
+            address: None,
             size: resource.bytes.len() as u64,
             map_info: 1,
         })

@@ -12,11 +12,14 @@
     reason = "a driver model that is used wrongly shall stop its test"
 )]
 
+#[cfg(feature = "cross-domain")]
+pub mod cross_domain;
 mod memory;
 mod program;
 mod region;
 pub mod request;
 mod requests;
+pub mod scene;
 mod screen;
 
 use vm_memory::GuestMemoryMmap;

@@ -3,6 +3,7 @@
 
 //! What the device's process may say, and what it may not, to a renderer that keeps bytes.
 
+use std::os::fd::BorrowedFd;
 use std::thread::JoinHandle;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -18,7 +19,7 @@ const REGION_BYTES: u64 = 0x4000;
 
 fn server() -> (Server<NullRenderer>, NullControl) {
     let (renderer, control) = NullRenderer::rendering();
-    let (scratch, _) = Scratch::new().unwrap();
+    let (scratch, _) = Scratch::new(0).unwrap();
     (Server::new(renderer, scratch), control)
 }
 
@@ -144,62 +145,148 @@ fn pixels_beyond_the_scratch_memory_are_refused() {
     assert_eq!(control.calls(), 0);
 }
 
-/// A server on a thread, and the device's ends of its socket and its scratch memory.
-fn running() -> (Channel, Scratch, JoinHandle<Result<(), ServeError>>) {
-    let (ours, theirs) = Channel::pair().unwrap();
-    let (scratch, file) = Scratch::new().unwrap();
-    let body = move || {
-        let (renderer, _) = NullRenderer::rendering();
-        let scratch = Scratch::map(file).unwrap();
-        let calls = Channel::new(theirs);
-        Server::new(renderer, scratch).run(&calls, &mut Buffer::new(), |_| {})
-    };
-    (ours, scratch, thread::spawn(body))
+impl Idle for NullRenderer {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn work(&mut self) {}
 }
+
+/// A server on a thread, and the device's ends of its socket and its memory.
+struct Running {
+    socket: Channel,
+    scratch: Scratch,
+    thread: JoinHandle<Result<(), ServeError>>,
+    buffer: Buffer,
+}
+
+impl Running {
+    fn start() -> Self {
+        let (socket, theirs) = Channel::pair().unwrap();
+        let (scratch, file) = Scratch::new(0).unwrap();
+        let length = scratch.length();
+        let body = move || {
+            let (renderer, _) = NullRenderer::rendering();
+            let scratch = Scratch::map(file, length).unwrap();
+            Server::new(renderer, scratch).run(&Channel::new(theirs), &mut Buffer::new())
+        };
+        Self {
+            socket,
+            scratch,
+            thread: thread::spawn(body),
+            buffer: Buffer::new(),
+        }
+    }
+
+    fn send(&self, call: &Call, bytes: &[u8], on_line: bool) {
+        self.scratch.put(0, bytes).unwrap();
+        let with = With {
+            bytes: bytes.len() as u64,
+            fence: None,
+        };
+        let head = Head::of(&(with, call)).unwrap();
+        if on_line {
+            let line = self.scratch.line();
+            let calls = line.calls();
+            // It looks again when the socket has waked it.
+            while !calls.put(head.bytes()) {
+                assert!(!self.thread.is_finished());
+                thread::yield_now();
+            }
+        } else {
+            self.socket.send(head.bytes(), &[], None).unwrap();
+        }
+    }
+
+    /// Asks and waits, asleep or not.
+    fn call(&mut self, call: &Call, bytes: &[u8], asleep: bool) -> Answer {
+        let line = self.scratch.line();
+        let answers = line.answers();
+        assert!(!asleep || answers.sleep());
+        self.send(call, bytes, false);
+        let message = if asleep {
+            let message = self.socket.receive(&mut self.buffer).unwrap();
+            answers.wake();
+            message
+        } else {
+            while !answers.is_full() {
+                thread::yield_now();
+            }
+            self.buffer.fill(|room| answers.take(room)).unwrap()
+        };
+        split(message).unwrap().0
+    }
+}
+
+const SUBMIT: Call = Call::Submit {
+    ctx_id: 1,
+    in_fences: Vec::new(),
+};
 
 #[test]
 fn a_conversation_ends_where_the_device_closes_it() {
-    let (calls, scratch, server) = running();
-    let mut buffer = Buffer::new();
-    let call = |place, call: Call, bytes: &[u8], buffer: &mut Buffer| {
-        let head = Head::of(&(place, call)).unwrap();
-        calls.send(head.bytes(), bytes, None).unwrap();
-        let (answer, _): (Answer, _) = split(calls.receive(buffer).unwrap()).unwrap();
-        answer
-    };
+    let mut server = Running::start();
     let context = Call::CreateContext {
         ctx_id: 1,
         context_init: 0,
     };
-    assert_eq!(call(Place::Message, context, b"name", &mut buffer), Ok(()));
-    let submit = Call::Submit {
-        ctx_id: 1,
-        in_fences: Vec::new(),
-    };
-    // Sixteen commands that do nothing, once in each place, and one that does not exist.
-    let nothing = [0; 64];
-    let inline = call(Place::Message, submit.clone(), &nothing, &mut buffer);
-    assert_eq!(inline, Ok(()));
-    scratch.put(0, &nothing).unwrap();
-    let place = Place::Scratch { length: 64 };
-    assert_eq!(call(place, submit.clone(), &[], &mut buffer), Ok(()));
-    scratch.put(60, &[9; 4]).unwrap();
-    let refused = call(place, submit, &[], &mut buffer);
-    assert!(matches!(refused, Err(RendererError::Refused { .. })));
-    drop(calls);
-    assert!(server.join().unwrap().is_ok());
+    for asleep in [false, true] {
+        assert_eq!(server.call(&context, b"name", asleep), Ok(()));
+        // Sixteen commands that do nothing, and one that does not exist.
+        let mut stream = [0; 64];
+        assert_eq!(server.call(&SUBMIT, &stream, asleep), Ok(()));
+        stream[60..].fill(9);
+        let refused = server.call(&SUBMIT, &stream, asleep);
+        assert!(matches!(refused, Err(RendererError::Refused { .. })));
+        let destroy = Call::DestroyContext { ctx_id: 1 };
+        assert_eq!(server.call(&destroy, &[], asleep), Ok(()));
+    }
+    drop(server.socket);
+    assert!(server.thread.join().unwrap().is_ok());
+}
+
+#[test]
+fn calls_that_follow_each_other_at_once_come_on_the_line() {
+    let server = Running::start();
+    let unknown = Call::DestroyContext { ctx_id: 9 };
+    let line = server.scratch.line();
+    let answers = line.answers();
+    // A busy machine may let it fall asleep, but not every time.
+    let mut room = [0; 64];
+    let taken = (0..2000).any(|_| {
+        server.send(&unknown, &[], false);
+        while !answers.is_full() {
+            thread::yield_now();
+        }
+        answers.take(&mut room).unwrap();
+        let head = Head::of(&(With::default(), &unknown)).unwrap();
+        if !line.calls().put(head.bytes()) {
+            return false;
+        }
+        while !answers.is_full() {
+            assert!(!server.thread.is_finished());
+            thread::yield_now();
+        }
+        answers.take(&mut room).unwrap().is_some()
+    });
+    assert!(taken);
+    drop(server.socket);
+    assert!(server.thread.join().unwrap().is_ok());
 }
 
 #[test]
 fn nonsense_ends_the_conversation_with_a_reason() {
-    let too_long = Head::of(&(
-        Place::Scratch { length: u32::MAX },
-        Call::DestroyContext { ctx_id: 1 },
-    ));
-    for message in [&[0xff; 8][..], too_long.unwrap().bytes()] {
-        let (calls, _scratch, server) = running();
-        calls.send(message, &[], None).unwrap();
-        let ended = server.join().unwrap();
+    let bytes = |bytes| {
+        let call = Call::DestroyContext { ctx_id: 1 };
+        let with = With { bytes, fence: None };
+        Head::of(&(with, call)).unwrap().bytes().to_vec()
+    };
+    let length = Running::start().scratch.length() as u64;
+    for message in [vec![0xff; 8], bytes(length + 1), bytes(u64::MAX)] {
+        let server = Running::start();
+        server.socket.send(&message, &[], None).unwrap();
+        let ended = server.thread.join().unwrap();
         assert!(matches!(ended, Err(ServeError::Protocol { .. })));
     }
 }

@@ -366,6 +366,9 @@ impl Renderer for RutabagaRenderer {
         self.fences.take_signalled()
     }
 
+    /// virglrenderer's fences wait for work only.
+    fn release_waits(&mut self) {}
+
     fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
         self.thread.call(|engine| engine.map_blob(resource_id))
     }

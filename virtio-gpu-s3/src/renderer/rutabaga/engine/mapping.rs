@@ -53,15 +53,19 @@ impl Engine {
             return Err(RendererError::refused("a second mapping", EINVAL));
         }
         let file = self.blob_file(id)?;
-        let size = match file {
-            Some(_) => self.held(id)?.blob.size,
+        let (address, size) = match file {
+            Some(_) => (None, self.held(id)?.blob.size),
             // What has no file is reached through this process, if it can be reached at all.
-            None => self.mapping(id)?.size,
+            None => {
+                let Mapping { address, size } = self.mapping(id)?;
+                (Some(address), size)
+            }
         };
         self.held(id)?.blob.shown = true;
         Ok(BlobMapping {
             resource_id: id,
             file,
+            address,
             size,
             map_info: self.rutabaga.map_info(id).unwrap_or(MAP_CACHE_NONE),
         })
