@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use guest_agent::protocol::{Command, Drawn, KernelMessage, RunReport, SleepReport, Target};
+use guest_agent::scene::SceneRequest;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -42,6 +43,8 @@ const SLEEP_LIMIT: Duration = Duration::from_secs(120);
 /// From the last device that suspends until the CPU idles, which nothing outside the guest shows.
 const IDLE_SETTLES: Duration = Duration::from_secs(3);
 const INTERVAL: Duration = Duration::from_millis(100);
+/// For a request to the OpenGL client: the first one loads Mesa, in the guest and in the VMM.
+const SCENE_LIMIT: Duration = Duration::from_secs(600);
 /// The VMM's program, and the name of its log.
 const VMM: &str = "cloud-hypervisor";
 /// In the outer guest.
@@ -66,6 +69,9 @@ impl Nested {
         let nested = Self::boot_outer(lab, vmm, setup)?;
         nested.relay("/dev/vport0p1", "/tmp/serial")?;
         nested.relay("/dev/vport0p2", "/tmp/control")?;
+        if setup.scene {
+            nested.explain(nested.run(outer::USE_SCENE))?;
+        }
         for command in &setup.prepare {
             nested.run(command)?;
         }
@@ -107,7 +113,7 @@ impl Nested {
         outer::pack(lab, vmm, setup, &initramfs)?;
         let sockets = Sockets::create()?;
         let console = directory.join("console.log");
-        let arguments = outer::arguments(lab, &initramfs, sockets.path(), &console);
+        let arguments = outer::arguments(lab, setup, &initramfs, sockets.path(), &console);
         let qemu = Running::start(&lab.qemu(), arguments, &directory.join("qemu.log"))?;
         let path = |name| sockets.path().join(name);
         let nested = Self {
@@ -231,6 +237,17 @@ impl Nested {
     pub fn call<T: DeserializeOwned>(&self, command: Command) -> Result<T> {
         let what = format!("{command:?}");
         self.explain(self.inner.call(command)).context(what)
+    }
+
+    /// Has the OpenGL client in a 3D guest do something. Two processors emulate it, and the host's part of OpenGL is
+    /// software on one of them.
+    ///
+    /// # Errors
+    /// It failed or did not reply.
+    pub fn scene<T: DeserializeOwned>(&self, request: SceneRequest) -> Result<T> {
+        let pending = self.inner.start(Command::Scene { request })?;
+        let reply = self.explain(self.inner.finish(&pending, SCENE_LIMIT));
+        reply.with_context(|| format!("{request:?}"))
     }
 
     /// Draws picture `seed` in the inner guest and waits until it is on the screen, every pixel of it.

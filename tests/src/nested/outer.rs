@@ -16,8 +16,14 @@ use crate::lab::Lab;
 /// Room for Cloud Hypervisor, the inner guest's 512 MiB, a snapshot of it, and disks.
 const MEMORY_MIB: &str = "3072";
 
+/// In the outer guest of a 3D machine: what the disk has in place of the outer guest's own libraries, which are of the
+/// host's distribution and too old or too new for it. The agent and the shell need none.
+pub(super) const USE_SCENE: &str = "mkdir -p /usr /lib64 /lib/x86_64-linux-gnu && mount --bind /scene/usr /usr && \
+     mount --bind /usr/lib64 /lib64 && mount --bind /usr/lib/x86_64-linux-gnu /lib/x86_64-linux-gnu";
+
 pub(super) fn arguments(
     lab: &Lab,
+    setup: &Setup,
     initramfs: &Path,
     sockets: &Path,
     console: &Path,
@@ -46,6 +52,12 @@ pub(super) fn arguments(
     for (number, name) in [(1, "inner"), (2, "control")] {
         let port = format!("virtserialport,nr={number},chardev={name},name={name}");
         add("-device", port);
+    }
+    if setup.scene {
+        let image = lab.scene().display().to_string();
+        let drive = format!("id=scene,if=none,format=raw,readonly=on,file={image}");
+        add("-drive", drive);
+        add("-device", "virtio-blk-pci,drive=scene".to_owned());
     }
     arguments
 }
@@ -78,7 +90,11 @@ pub(super) fn pack(lab: &Lab, vmm: &CloudHypervisor, setup: &Setup, out: &Path) 
 
 /// The inner guest's initramfs, with the modules of all devices if it shall have them.
 fn pack_inner(lab: &Lab, setup: &Setup, out: &Path) -> Result<()> {
-    let base = lab.initramfs(setup.kernel);
+    let base = if setup.scene {
+        lab.scene_initramfs(setup.kernel)
+    } else {
+        lab.initramfs(setup.kernel)
+    };
     fs::copy(&base, out).with_context(|| format!("copy {}", base.display()))?;
     if !setup.devices {
         return Ok(());

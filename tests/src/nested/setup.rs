@@ -70,6 +70,25 @@ impl CloudHypervisor {
         }
         Ok(Some(found))
     }
+
+    /// One with the series whose GPUs can draw in 3D (feature `gpu_virgl`), that `CLOUD_HYPERVISOR_VIRGL` names, and
+    /// the `ch-remote` that `CH_REMOTE` names. Otherwise `None`, with the reason on standard error.
+    ///
+    /// # Errors
+    /// One of the variables names no file.
+    pub fn find_virgl() -> Result<Option<Self>> {
+        let found = program("CLOUD_HYPERVISOR_VIRGL")?.zip(program("CH_REMOTE")?);
+        let Some((binary, remote)) = found else {
+            eprintln!(
+                "skipped: CLOUD_HYPERVISOR_VIRGL and CH_REMOTE name no cloud-hypervisor binary with gpu_virgl"
+            );
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            binary,
+            remote: Some(remote),
+        }))
+    }
 }
 
 fn program(variable: &str) -> Result<Option<PathBuf>> {
@@ -117,6 +136,9 @@ pub struct Setup {
     /// Whether the inner guest loads the drivers of all virtio devices, and the outer one has a
     /// `virtiofsd`.
     pub devices: bool,
+    /// Whether the machine is for 3D: the outer guest has what virglrenderer draws with in place of its own libraries,
+    /// and the inner guest has OpenGL and a client, both from one disk.
+    pub scene: bool,
     /// Virtual CPUs of the inner guest.
     pub cpus: u32,
     /// What `--memory` has besides the size.
@@ -133,6 +155,7 @@ impl Setup {
             arguments: Vec::new(),
             prepare: Vec::new(),
             devices: false,
+            scene: false,
             cpus: 1,
             memory: "",
         }
@@ -151,9 +174,14 @@ impl Setup {
         } else {
             "--console off"
         };
+        let scene = if self.scene {
+            "--disk path=/dev/vda,readonly=on,image_type=raw"
+        } else {
+            ""
+        };
         format!(
             "{VMM} -v --api-socket {API_SOCKET} --kernel /payload/vmlinuz --initramfs /payload/initramfs \
-             --cpus boot={} --memory {MEMORY}{} --serial socket=/tmp/serial {console} {gpu} {} \
+             --cpus boot={} --memory {MEMORY}{} --serial socket=/tmp/serial {console} {gpu} {scene} {} \
              --cmdline 'console=ttyS0 loglevel=1 panic=-1 rdinit=/init no_timer_check \
              vt.global_cursor_default=0 consoleblank=0 AGENT_PORT=/dev/ttyS0'",
             self.cpus,

@@ -90,6 +90,24 @@ fn a_stock_guest_draws_and_a_reboot_leaves_nothing_stale() -> Result<()> {
     Ok(())
 }
 
+/// The driver hears of it by an interrupt for the configuration, which the VMM has to raise.
+#[test]
+fn a_guest_is_told_of_another_size_of_its_screen() -> Result<()> {
+    let option = format!("--gpu {OPTION}");
+    let Some(nested) = boot("ch-gpu-resize", Kernel::V6_12, &[option.as_str()])? else {
+        return Ok(());
+    };
+    nested.request(&json!({"command": "resize", "width": 1024, "height": 768}))?;
+    until("the mode of the new size", || {
+        let connector = "/sys/class/drm/card0-Virtual-1";
+        let script = format!("echo detect >{connector}/status; head -n 1 {connector}/modes");
+        Ok(nested.inner_run(&script)?.trim() == "1024x768")
+    })?;
+    let picture = nested.show(Target::Drm, 1)?;
+    ensure!((picture.width, picture.height) == (1024, 768));
+    nested.must_have_no_gpu_complaint(0)
+}
+
 #[test]
 fn a_snapshot_restores_the_picture_in_another_process() -> Result<()> {
     let option = format!("--gpu {OPTION}");
@@ -147,6 +165,43 @@ fn a_gpu_comes_and_goes_while_the_guest_runs_and_mistakes_are_named() -> Result<
         ensure!(!threads.contains("gpu0"), "a thread is left: {threads}");
     }
     Ok(())
+}
+
+/// A GPU that could not be added leaves its name, its place on the bus and its addresses to the next one. A PCI bus has
+/// 31 places.
+pub(crate) fn must_fail_often(nested: &Nested, option: &str, words: &str) -> Result<()> {
+    const BATCHES: usize = 10;
+    must_refuse(nested, &format!("add-gpu {option}"), words)?;
+    let refused =
+        format!("ch-remote --api-socket /tmp/api add-gpu {option} >/dev/null 2>&1 && exit 1");
+    for _ in 0..BATCHES {
+        nested
+            .run(&format!(
+                "for i in 1 2 3 4 5 6 7 8 9 10; do {refused}; done; true"
+            ))
+            .with_context(|| format!("add-gpu {option}"))?;
+    }
+    // The last one fails for the same reason as the first.
+    must_refuse(nested, &format!("add-gpu {option}"), words)
+}
+
+#[test]
+fn gpus_that_cannot_be_added_leave_everything_to_one_that_can() -> Result<()> {
+    let Some(nested) = boot("ch-gpu-refused", Kernel::V6_12, &[])? else {
+        return Ok(());
+    };
+    // Nobody listens there, which the VMM learns with a place on the bus in its hand.
+    must_fail_often(&nested, "socket=/tmp/nobody,id=gpu0", "vfio-user client")?;
+    // No directory for a socket; and a place that another device has, found out last of all.
+    must_fail_often(&nested, "control=/nowhere/socket,id=gpu0", "control socket")?;
+    must_fail_often(&nested, "pci_device_id=1,id=gpu0", "already used")?;
+    nested.ch_remote(&format!("add-gpu {OPTION}"))?;
+    until("the driver bound", || Ok(bound(&nested)? == 1))?;
+    until("a framebuffer", || {
+        let info: Info = nested.call(Command::Info)?;
+        Ok(info.fb.is_some())
+    })?;
+    nested.show(Target::Drm, 1).map(drop)
 }
 
 fn must_refuse(nested: &Nested, command: &str, words: &str) -> Result<()> {
