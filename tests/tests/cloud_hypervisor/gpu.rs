@@ -169,7 +169,7 @@ fn a_gpu_comes_and_goes_while_the_guest_runs_and_mistakes_are_named() -> Result<
 
 /// A GPU that could not be added leaves its name, its place on the bus and its addresses to the next one. A PCI bus has
 /// 31 places.
-pub(crate) fn must_fail_often(nested: &Nested, option: &str, words: &str) -> Result<()> {
+fn must_fail_often(nested: &Nested, option: &str, words: &str) -> Result<()> {
     const BATCHES: usize = 10;
     must_refuse(nested, &format!("add-gpu {option}"), words)?;
     let refused =
@@ -195,6 +195,9 @@ fn gpus_that_cannot_be_added_leave_everything_to_one_that_can() -> Result<()> {
     // No directory for a socket; and a place that another device has, found out last of all.
     must_fail_often(&nested, "control=/nowhere/socket,id=gpu0", "control socket")?;
     must_fail_often(&nested, "pci_device_id=1,id=gpu0", "already used")?;
+    // A compositor that is not there is missed once the region has its place. The guest has no room for twenty such.
+    let option = "wayland=/tmp/nobody,hostmem=64G,id=gpu0";
+    must_fail_often(&nested, option, "cannot be found")?;
     nested.ch_remote(&format!("add-gpu {OPTION}"))?;
     until("the driver bound", || Ok(bound(&nested)? == 1))?;
     until("a framebuffer", || {

@@ -10,7 +10,6 @@ use guest_agent::scene::{Client, Frame, Kept, Results, SceneRequest};
 use tests::lab::{Kernel, Lab};
 use tests::nested::{CloudHypervisor, Gpu, Nested, Setup};
 
-use crate::gpu::must_fail_often;
 use crate::sleep;
 use crate::wait::until;
 
@@ -182,18 +181,14 @@ fn an_opengl_client_of_linux_7_survives_two_sleeps_behind_the_filters() -> Resul
 }
 
 /// The client maps memory of the host's OpenGL (`GL_EXT_buffer_storage`), writes the light of each frame there, and
-/// finds after each sleep what it wrote before all of them. Nothing that cannot be added takes the room for it.
+/// finds after each sleep what it wrote before all of them.
 #[test]
 fn an_opengl_client_keeps_its_view_of_the_hosts_memory() -> Result<()> {
     let Some(guest) = Guest::boot("ch-virgl-hostmem", Kernel::V6_12, ",hostmem=64M")? else {
         return Ok(());
     };
     ensure!(guest.kept.mapped.is_some(), "nothing is mapped");
-    guest.must_sleep_twice()?;
-    // A process has one virglrenderer. The guest has no room for even twenty such regions.
-    let refused = "backend=virgl,hostmem=64G,id=gpu1";
-    must_fail_often(&guest.nested, refused, "Failed to start the GPU")?;
-    guest.draw(FRAMES[0]).map(drop)
+    guest.must_sleep_twice()
 }
 
 /// The same sleep without what makes the client survive.

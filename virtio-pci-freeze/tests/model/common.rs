@@ -13,12 +13,12 @@ use virtio_pci_freeze::{
 pub(crate) const RESOURCE: u32 = 7;
 
 /// Miri interprets each instruction, a few hundred times slower: of all values of a byte it sees every so many.
-pub(crate) const STRIDE: usize = if cfg!(miri) { 51 } else { 1 };
+pub(crate) const STRIDE: usize = if cfg!(miri) { 85 } else { 1 };
 
 /// Likewise of so many random programs.
 pub(crate) const fn cases(native: u32) -> u32 {
     if cfg!(miri) {
-        native.div_ceil(256)
+        native.div_ceil(1024)
     } else {
         native
     }

@@ -233,6 +233,7 @@ fn the_kept_programs_lead_where_they_should() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, in the parser of the files")]
 fn the_kept_saved_states_are_accepted_as_they_are() {
     for seed in SEEDS {
         let (name, program) = (seed.name, seed.program().encode());
