@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A guest's proxy and a host's compositor, and the channel between them.
 
+mod beside;
 mod compositor;
 mod hostile;
 mod limits;
