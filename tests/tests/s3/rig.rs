@@ -23,7 +23,7 @@ pub(crate) const SOFT_RESET: [&str; 2] = ["--no-soft-reset", "off"];
 pub(crate) const NO_RETENTION: [&str; 2] = ["--freeze", "off"];
 
 /// For the first commands of a guest that draws, after a wake or after its start.
-const PROGRESS_LIMIT: Duration = Duration::from_secs(20);
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 
 /// The guest ends before its server.
 #[derive(Debug)]
