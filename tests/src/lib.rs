@@ -18,4 +18,5 @@ pub mod nested;
 mod process;
 pub mod qmp;
 pub mod resume;
+pub mod scene;
 pub mod way;

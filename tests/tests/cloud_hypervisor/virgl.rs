@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use guest_agent::scene::{Client, Frame, Kept, Results, SceneRequest};
 use tests::lab::{Kernel, Lab};
 use tests::nested::{CloudHypervisor, Gpu, Nested, Setup};
+use tests::scene::{must_be_as_before, must_differ};
 
 use crate::sleep;
 use crate::wait::until;
@@ -65,7 +66,7 @@ impl Guest {
             start,
         };
         guest.say(&format!("{:?}, {:?}", guest.client, guest.frames));
-        guest.must_be_pictures()?;
+        must_differ(&guest.frames)?;
         Ok(Some(guest))
     }
 
@@ -75,30 +76,10 @@ impl Guest {
         eprintln!("{} {seconds} s: {what}", self.label);
     }
 
-    /// Frames that were all alike would be the same after a sleep by luck.
-    fn must_be_pictures(&self) -> Result<()> {
-        for (number, frame) in &self.frames {
-            let alike = |other: &(u32, Frame)| {
-                other.1.screen == frame.screen || other.1.offscreen == frame.offscreen
-            };
-            let same: Vec<_> = self.frames.iter().filter(|other| alike(other)).collect();
-            ensure!(
-                same.len() == 1,
-                "frame {number} is one of several: {same:?}"
-            );
-        }
-        Ok(())
-    }
-
     /// Has the client draw frame `number`, which must be what it was before any sleep, in the guest and on the host.
     fn draw(&self, number: u32) -> Result<Frame> {
         let frame: Frame = self.nested.scene(SceneRequest::Frame { number })?;
-        let expected = self.frames.iter().find(|(known, _)| *known == number);
-        let (_, expected) = expected.context("a frame that was drawn before")?;
-        ensure!(
-            frame == *expected,
-            "frame {number} is {frame:?}, and was {expected:?}"
-        );
+        must_be_as_before(&self.frames, number, &frame)?;
         let shown = || self.is_shown(&frame);
         self.nested
             .explain(until("the frame on the screen", shown))?;

@@ -11,6 +11,7 @@ use guest_agent::scene::{Animated, Client, Frame, Kept, Results, SceneRequest};
 use tests::guest::Wake;
 use tests::image::Image;
 use tests::lab::Kernel;
+use tests::scene::{must_be_as_before, must_differ};
 
 use crate::on_every_kernel;
 use crate::rig::{NO_RETENTION, Rig, SOFT_RESET};
@@ -83,34 +84,14 @@ impl Before {
             frames,
             kept,
         };
-        before.must_be_pictures()?;
+        must_differ(&before.frames)?;
         Ok(Some(before))
-    }
-
-    /// Frames that were all alike, or black, would be the same after a sleep by luck.
-    fn must_be_pictures(&self) -> Result<()> {
-        for (number, frame) in &self.frames {
-            let alike = |other: &(u32, Frame)| {
-                other.1.screen == frame.screen || other.1.offscreen == frame.offscreen
-            };
-            let same: Vec<_> = self.frames.iter().filter(|other| alike(other)).collect();
-            ensure!(
-                same.len() == 1,
-                "frame {number} is one of several: {same:?}"
-            );
-        }
-        Ok(())
     }
 
     /// Has the client draw frame `number`, which must be what it was before any sleep, in the guest and on the host.
     fn draw(&self, number: u32) -> Result<Image> {
         let frame: Frame = self.rig.guest.scene(SceneRequest::Frame { number })?;
-        let expected = self.frames.iter().find(|(known, _)| *known == number);
-        let (_, expected) = expected.context("a frame that was drawn before")?;
-        ensure!(
-            frame == *expected,
-            "frame {number} is {frame:?}, and was {expected:?}"
-        );
+        must_be_as_before(&self.frames, number, &frame)?;
         let name = format!("frame-{number}");
         self.rig.server.wait_for_hash(&name, frame.screen)
     }
