@@ -18,17 +18,11 @@ use crate::error::GuestError;
 use crate::memory::GuestMemoryBackend;
 use crate::protocol::wire::MemEntry;
 use index::Index;
-use prefetch::prefetch_start;
 use reader::Reader;
 
 /// Rows up to here are over before the processor has seen where the copy goes, so the next ones are
 /// asked for. Longer ones it foresees itself.
 const NARROW_ROW: usize = 1024;
-/// Rows that are looked up together, and the first line of each asked for: finding the page is what
-/// takes time. Asking for all lines of a row pays where no cache has them, and costs more than it
-/// brings where one does.
-const GROUP: usize = 16;
-
 /// Guest memory ranges that together back a resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backing {
@@ -233,7 +227,7 @@ impl Backing {
             .and_then(|needed| target.get_mut(..needed))
             .ok_or(outside)?;
         if rows.len <= NARROW_ROW && rows.count > 1 {
-            return read_narrow(&mut reader, rows, needed, target_stride);
+            return reader.read_narrow(rows, needed, target_stride);
         }
         let mut position = rows.offset;
         for row in needed.chunks_mut(target_stride) {
@@ -242,38 +236,6 @@ impl Backing {
         }
         Ok(())
     }
-}
-
-/// Copies rows that are all inside both sides: first finds where some of them are and asks for their
-/// starts, then copies them.
-fn read_narrow<M: GuestMemoryBackend + ?Sized>(
-    reader: &mut Reader<'_, M>,
-    rows: Rows,
-    target: &mut [u8],
-    target_stride: usize,
-) -> Result<(), GuestError> {
-    reader.aim(rows.offset)?;
-    let mut position = rows.offset;
-    let group = target_stride.saturating_mul(GROUP);
-    for group in target.chunks_mut(group) {
-        let mut sources = [const { None }; GROUP];
-        let first = position;
-        for (source, to) in sources.iter_mut().zip(group.chunks(target_stride)) {
-            *source = reader.locate(position, rows.len);
-            prefetch_start(to);
-            position = position.saturating_add(rows.stride);
-        }
-        let mut position = first;
-        for (source, to) in sources.into_iter().zip(group.chunks_mut(target_stride)) {
-            let to = to.get_mut(..rows.len).unwrap_or_default();
-            match source {
-                Some(source) => _ = source.copy_to(to),
-                None => reader.read(position, to)?,
-            }
-            position = position.saturating_add(rows.stride);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -42,6 +42,13 @@ impl Index {
         (self.first.len() as u64).saturating_mul(Self::BYTES_PER_SEGMENT)
     }
 
+    /// The first segment of the slot of `position`: of a backing of pages it is the one that holds it.
+    #[inline]
+    pub(super) fn likely<'a>(&self, segments: &'a [Segment], position: u64) -> Option<&'a Segment> {
+        let slot = usize::try_from(position.checked_shr(self.shift)?).ok()?;
+        segments.get(*self.first.get(slot)? as usize)
+    }
+
     /// The segment that holds `position`, `None` past the end.
     #[inline]
     pub(super) fn find(&self, segments: &[Segment], position: u64) -> Option<usize> {

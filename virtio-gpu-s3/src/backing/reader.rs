@@ -5,11 +5,14 @@
 use vm_memory::bitmap::MS;
 use vm_memory::{Address, GuestAddress, GuestMemoryRegion, VolatileSlice};
 
-use super::prefetch::prefetch;
-use super::{Backing, Segment};
+use super::prefetch::{prefetch, prefetch_row, prefetch_start};
+use super::{Backing, Rows, Segment};
 use crate::error::GuestError;
 use crate::memory::GuestMemoryBackend;
 
+/// Rows that are looked up together, and the start of each asked for: finding the page is what takes
+/// time.
+const GROUP: usize = 16;
 /// Segments up to here are copied in steps, each with a look at the next segment. Longer ones are
 /// worth the wait at their start.
 const SHORT_SEGMENT: usize = 16 << 10;
@@ -23,8 +26,46 @@ pub(super) struct Reader<'a, M: GuestMemoryBackend + ?Sized> {
     at: usize,
     segment: Segment,
     mem: &'a M,
-    region_start: u64,
-    region: Option<VolatileSlice<'a, MS<'a, M>>>,
+    region: Option<Region<'a, M>>,
+}
+
+/// A region of guest memory.
+struct Region<'a, M: GuestMemoryBackend + ?Sized> {
+    start: u64,
+    memory: VolatileSlice<'a, MS<'a, M>>,
+}
+
+// Derived, it would ask that M can be copied.
+impl<M: GuestMemoryBackend + ?Sized> Clone for Region<'_, M> {
+    fn clone(&self) -> Self {
+        Self {
+            start: self.start,
+            memory: self.memory.clone(),
+        }
+    }
+}
+
+impl<'a, M: GuestMemoryBackend + ?Sized> Region<'a, M> {
+    /// Where in the memory the address is, if it is in it.
+    #[inline]
+    fn find(&self, address: u64) -> Option<usize> {
+        let place = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        (place < self.memory.len()).then_some(place)
+    }
+
+    /// `len` bytes from the address on, if they are all in it.
+    #[inline]
+    fn part(&self, address: u64, len: usize) -> Option<VolatileSlice<'a, MS<'a, M>>> {
+        self.memory.subslice(self.find(address)?, len).ok()
+    }
+
+    /// Fills `target` from a place in the memory, if there is as much.
+    #[inline]
+    fn copy(&self, place: usize, target: &mut [u8]) -> Option<()> {
+        let source = self.memory.subslice(place, target.len()).ok()?;
+        source.copy_to(target);
+        Some(())
+    }
 }
 
 impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
@@ -34,32 +75,64 @@ impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
             at: 0,
             segment: Segment::EMPTY,
             mem,
-            region_start: 0,
             region: None,
         }
     }
 
-    /// `len` bytes from `position` on, if they are in one segment and in the region of the last copy.
-    /// Asks for the first of them.
-    #[inline]
-    pub(super) fn locate(&self, position: u64, len: usize) -> Option<VolatileSlice<'a, MS<'a, M>>> {
-        let segments = &self.backing.segments;
-        let segment = segments.get(self.backing.index.find(segments, position)?)?;
-        let into = position.saturating_sub(segment.offset);
-        if segment.len.saturating_sub(into) < len as u64 {
-            return None;
+    /// Copies rows that are all inside both sides: first finds where some of them are and asks for
+    /// their starts, then copies them.
+    pub(super) fn read_narrow(
+        &mut self,
+        rows: Rows,
+        target: &mut [u8],
+        target_stride: usize,
+    ) -> Result<(), GuestError> {
+        let mut first = rows.offset;
+        for group in target.chunks_mut(target_stride.saturating_mul(GROUP)) {
+            // Kept here: a row in two regions changes the reader's.
+            let region = self.aim(first)?;
+            let mut places = [None; GROUP];
+            let mut position = first;
+            for (place, to) in places.iter_mut().zip(group.chunks(target_stride)) {
+                *place = self.locate(&region, position, rows.len);
+                prefetch_start(to);
+                position = position.saturating_add(rows.stride);
+            }
+            position = first;
+            for (place, to) in places.iter().zip(group.chunks_mut(target_stride)) {
+                let to = to.get_mut(..rows.len).unwrap_or_default();
+                if place.and_then(|place| region.copy(place, to)).is_none() {
+                    self.read(position, to)?;
+                }
+                position = position.saturating_add(rows.stride);
+            }
+            first = position;
         }
-        let memory = self.of_region(segment.address.saturating_add(into), len)?;
-        prefetch(&memory, 0, 1);
-        Some(memory)
+        Ok(())
     }
 
-    /// Finds the region of `position` before anything is copied, for [`locate`](Self::locate).
-    pub(super) fn aim(&mut self, position: u64) -> Result<(), GuestError> {
+    /// Where in the region the `len` bytes from `position` on are, if one segment has them all and is in
+    /// it. Asks for them.
+    #[inline]
+    fn locate(&self, region: &Region<'a, M>, position: u64, len: usize) -> Option<usize> {
+        let Backing {
+            segments, index, ..
+        } = self.backing;
+        let segment = index.likely(segments, position)?;
+        let into = position.checked_sub(segment.offset)?;
+        if segment.len.checked_sub(into)? < len as u64 {
+            return None;
+        }
+        let place = region.find(segment.address.saturating_add(into))?;
+        prefetch_row(&region.memory, place, len);
+        Some(place)
+    }
+
+    /// The region of `position`, before anything is copied.
+    fn aim(&mut self, position: u64) -> Result<Region<'a, M>, GuestError> {
         self.seek(position)?;
         let into = position.saturating_sub(self.segment.offset);
-        let address = self.segment.address.saturating_add(into);
-        self.region_of(address).map(drop)
+        self.region_of(self.segment.address.saturating_add(into))
     }
 
     /// Copies from `position` on until `target` is full.
@@ -103,9 +176,7 @@ impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
     /// `len` bytes, if they are in the region of the last copy.
     #[inline]
     fn of_region(&self, address: u64, len: usize) -> Option<VolatileSlice<'a, MS<'a, M>>> {
-        let start = address.checked_sub(self.region_start)?;
-        let start = usize::try_from(start).ok()?;
-        self.region.as_ref()?.subslice(start, len).ok()
+        self.region.as_ref()?.part(address, len)
     }
 
     /// Copies from the region of the last copy, or else from whichever it is.
@@ -145,20 +216,20 @@ impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
         Ok(())
     }
 
-    /// The memory from `address` to the end of its region, which is remembered.
-    fn region_of(&mut self, address: u64) -> Result<VolatileSlice<'a, MS<'a, M>>, GuestError> {
-        let no_memory = GuestError::Memory { address, length: 1 };
+    /// The region of `address`, which is remembered.
+    fn region_of(&mut self, address: u64) -> Result<Region<'a, M>, GuestError> {
+        if let Some(region) = self.region.as_ref().filter(|it| it.find(address).is_some()) {
+            return Ok(region.clone());
+        }
+        let no_memory = || GuestError::Memory { address, length: 1 };
         let region = self.mem.find_region(GuestAddress(address));
-        let region = region.ok_or_else(|| no_memory.clone())?;
-        let slice = region.as_volatile_slice().map_err(|_| no_memory.clone())?;
-        self.region_start = region.start_addr().raw_value();
-        let start = address.saturating_sub(self.region_start);
-        let memory = usize::try_from(start)
-            .ok()
-            .and_then(|start| slice.offset(start).ok())
-            .ok_or(no_memory)?;
-        self.region = Some(slice);
-        Ok(memory)
+        let region = region.ok_or_else(no_memory)?;
+        let region = Region {
+            start: region.start_addr().raw_value(),
+            memory: region.as_volatile_slice().map_err(|_| no_memory())?,
+        };
+        self.region = Some(region.clone());
+        Ok(region)
     }
 
     /// A range that was memory when it was attached may have been unplugged since, or may span
@@ -166,7 +237,11 @@ impl<'a, M: GuestMemoryBackend + ?Sized> Reader<'a, M> {
     #[cold]
     fn copy_slowly(&mut self, mut address: u64, mut target: &mut [u8]) -> Result<(), GuestError> {
         while !target.is_empty() {
-            let source = self.region_of(address)?;
+            let region = self.region_of(address)?;
+            let source = region
+                .find(address)
+                .and_then(|place| region.memory.offset(place).ok());
+            let source = source.ok_or(GuestError::Memory { address, length: 1 })?;
             let length = source.len().min(target.len());
             let (head, tail) = target.split_at_mut(length);
             source.copy_to(head);

@@ -92,6 +92,39 @@ fn rows_are_read_across_segments_and_regions() {
 }
 
 #[test]
+fn rows_that_change_between_regions_are_each_read_from_their_own() {
+    let mem = memory();
+    let read = |address| mem.read_obj::<u8>(GuestAddress(address)).unwrap();
+    for at in 0..0x2000 {
+        mem.write_obj(!byte_at(at), GuestAddress(0x10000 + at))
+            .unwrap();
+    }
+    // Pieces of two regions in turn, at the same places in both; each third row is in two of them.
+    let entries: Vec<_> = (0..24)
+        .map(|at| entry(0x100 + at * 0x80 + (at % 2) * 0x10000, 96))
+        .collect();
+    let backing = Backing::new(&entries, &mem).unwrap();
+    let flat: Vec<u8> = entries
+        .iter()
+        .flat_map(|it| (it.addr.get()..).take(96))
+        .map(read)
+        .collect();
+    for len in [1, 40, 64] {
+        let rows = Rows {
+            offset: 0,
+            stride: 64,
+            len,
+            count: 36,
+        };
+        let mut target = vec![0; len * 36];
+        backing.read_rows(&mem, rows, &mut target, len).unwrap();
+        for (row, expected) in target.chunks(len).zip(flat.chunks(64)) {
+            assert_eq!(row, &expected[..len]);
+        }
+    }
+}
+
+#[test]
 fn rows_that_end_past_the_backing_are_refused_and_leave_the_target_alone() {
     let mem = memory();
     let backing = Backing::new(&[entry(0, 256)], &mem).unwrap();
