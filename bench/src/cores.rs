@@ -33,6 +33,14 @@ impl Cores {
     pub(crate) fn pin_device(self) -> Result<()> {
         pin(self.device)
     }
+
+    /// Does something on the devices' core, and comes back.
+    pub(crate) fn on_device<T>(self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.pin_device()?;
+        let done = work();
+        self.pin_driver()?;
+        done
+    }
 }
 
 fn pin(core: usize) -> Result<()> {

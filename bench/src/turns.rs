@@ -7,16 +7,20 @@ use std::fmt::{Display, Formatter, Result as FmtResult};
 
 use anyhow::Result;
 
+use crate::pace::Pace;
+
 /// Rounds that count for nothing: they fill caches and commit memory.
 const WARM_UP: usize = 2;
 
 /// How long a run takes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub(crate) struct Effort<'a> {
     /// Rounds that count.
     pub(crate) rounds: usize,
     /// Divides the work of a turn.
     pub(crate) divisor: usize,
+    /// The cores' speed.
+    pub(crate) pace: &'a Pace,
 }
 
 /// What many turns gave.
@@ -69,7 +73,10 @@ pub(crate) struct Row {
 }
 
 /// Lets everybody take a turn a round. Who fails is out.
-pub(crate) fn take_turns<const N: usize>(effort: Effort, mut turns: Vec<Turn<'_, N>>) -> Vec<Row> {
+pub(crate) fn take_turns<const N: usize>(
+    effort: Effort<'_>,
+    mut turns: Vec<Turn<'_, N>>,
+) -> Vec<Row> {
     let mut values: Vec<Vec<[f64; N]>> = vec![Vec::new(); turns.len()];
     let count = turns.len();
     for round in 0..effort.rounds + WARM_UP {
@@ -81,7 +88,7 @@ pub(crate) fn take_turns<const N: usize>(effort: Effort, mut turns: Vec<Turn<'_,
             let Ok(run) = &mut turn.run else {
                 continue;
             };
-            match run() {
+            match effort.pace.measure(run) {
                 Ok(value) if round >= WARM_UP => values.push(value),
                 Ok(_) => {}
                 Err(error) => turn.run = Err(format!("{error:#}")),
@@ -122,10 +129,15 @@ mod tests {
         }
     }
 
-    const EFFORT: Effort = Effort {
-        rounds: 5,
-        divisor: 1,
-    };
+    fn five_turns<'a>(turns: Vec<Turn<'a, 1>>) -> Vec<Row> {
+        let pace = Pace::any(None);
+        let effort = Effort {
+            rounds: 5,
+            divisor: 1,
+            pace: &pace,
+        };
+        take_turns(effort, turns)
+    }
 
     #[test]
     fn the_median_and_the_quartiles_of_five_are_the_third_second_and_fourth() {
@@ -142,13 +154,10 @@ mod tests {
     #[test]
     fn warm_up_rounds_do_not_count() {
         let mut round = 0.0;
-        let rows = take_turns(
-            EFFORT,
-            vec![turn("a", || {
-                round += 1.0;
-                Ok([round])
-            })],
-        );
+        let rows = five_turns(vec![turn("a", || {
+            round += 1.0;
+            Ok([round])
+        })]);
         let values = rows[0].values.clone().unwrap();
         assert_eq!((values[0].low, values[0].median), (4.0, 5.0));
     }
@@ -156,16 +165,13 @@ mod tests {
     #[test]
     fn who_fails_is_out_and_the_others_go_on() {
         let mut turns = 0;
-        let rows = take_turns(
-            EFFORT,
-            vec![
-                turn("a", || {
-                    turns += 1;
-                    bail!("gone")
-                }),
-                turn("b", || Ok([1.0])),
-            ],
-        );
+        let rows = five_turns(vec![
+            turn("a", || {
+                turns += 1;
+                bail!("gone")
+            }),
+            turn("b", || Ok([1.0])),
+        ]);
         assert_eq!(rows[0].values.clone().unwrap_err(), "gone");
         assert!(rows[1].values.is_ok());
         assert_eq!(turns, 1);

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use virtio_gpu_s3::testing::{GuestBuffer, request};
 use virtio_gpu_s3::{Image, Rect};
 use virtio_pci_freeze::spec::FreezeModeValue;
@@ -38,6 +38,8 @@ pub(crate) enum Ability {
     Commands,
     /// It copies pixels.
     Pixels,
+    /// It lets us see what it shows.
+    Pictures,
     /// It renders through virglrenderer.
     Rendering,
     /// It retains over a sleep.
@@ -91,9 +93,10 @@ impl Kind {
     }
 
     pub(crate) fn can(self, ability: Ability) -> bool {
-        use Ability::{Commands, Pixels, Rendering, Sleep};
+        use Ability::{Commands, Pictures, Pixels, Rendering, Sleep};
         let abilities: &[Ability] = match self {
-            Self::Vmm | Self::Function | Self::Server => &[Commands, Pixels, Sleep],
+            Self::Vmm | Self::Function => &[Commands, Pixels, Pictures, Sleep],
+            Self::Server => &[Commands, Pixels, Sleep],
             Self::Qemu => &[Commands, Pixels],
             // It answers without having done anything.
             Self::VhostNull => &[Commands],
@@ -115,12 +118,7 @@ impl Kind {
                 qtest::start(ram, qemu.context("no QEMU: scripts/lab qemu makes one")?)
             }),
             Self::VhostNull => vhost_user::start(self, ram, programs.vhost()?, "null"),
-            Self::VhostVirgl => {
-                if let Some(reason) = &programs.no_vhost_virgl {
-                    bail!("{reason}");
-                }
-                vhost_user::start(self, ram, programs.vhost()?, "virglrenderer")
-            }
+            Self::VhostVirgl => vhost_user::start(self, ram, programs.vhost()?, "virglrenderer"),
             Self::FunctionVirgl => {
                 ensure!(cfg!(feature = "virgl"), "built without virgl");
                 over_pci(self, ram, |ram| in_process::start(ram, OPTION_3D))
@@ -135,7 +133,7 @@ impl Kind {
     }
 }
 
-/// Where the programs are, and what is known to be missing.
+/// Where the programs are.
 #[derive(Debug, Default)]
 pub(crate) struct Programs {
     /// Our server.
@@ -144,8 +142,6 @@ pub(crate) struct Programs {
     pub(crate) qemu: Option<PathBuf>,
     /// The vhost-user device.
     pub(crate) vhost: Option<PathBuf>,
-    /// Why that does not render.
-    pub(crate) no_vhost_virgl: Option<String>,
 }
 
 impl Programs {

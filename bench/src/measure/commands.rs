@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_micros(100);
 const WHAT: &str = "RESOURCE_FLUSH of a resource that no scanout shows.";
 
 /// One request a doorbell, waited for.
-pub(crate) fn round_trips(entrants: &mut [Entrant], effort: Effort) -> Table {
+pub(crate) fn round_trips(entrants: &mut [Entrant], effort: Effort<'_>) -> Table {
     let flush = request::resource_flush(1, Rect::sized(SIZE, SIZE));
     let flush = flush.as_slice();
     let times = TIMES / effort.divisor;
@@ -64,7 +64,7 @@ pub(crate) fn round_trips(entrants: &mut [Entrant], effort: Effort) -> Table {
 }
 
 /// Many requests a doorbell.
-pub(crate) fn batched(entrants: &mut [Entrant], effort: Effort) -> Table {
+pub(crate) fn batched(entrants: &mut [Entrant], effort: Effort<'_>) -> Table {
     let flush = request::resource_flush(1, Rect::sized(SIZE, SIZE));
     let batch = vec![flush; PER_DOORBELL];
     let batch = batch.as_slice();

@@ -22,6 +22,7 @@ pub(crate) use sleep::sleep;
 pub(crate) use submit::submit;
 
 use crate::contender::{Ability, Contender, Entrant};
+use crate::cores::Cores;
 use crate::turns::{Run, Turn};
 
 /// Requests a doorbell, as the figures that others published have it.
@@ -76,6 +77,14 @@ fn tidy(
         {
             eprintln!("{}: {error:#}", entrant.kind.name());
         }
+    }
+}
+
+/// Does what is compared with devices where they do it: cores differ, as others have part of them.
+fn on_devices_core<T>(cores: Option<Cores>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match cores {
+        Some(cores) => cores.on_device(work),
+        None => work(),
     }
 }
 

@@ -11,10 +11,11 @@ use virtio_gpu_s3::testing::request;
 use vm_memory::GuestMemoryMmap;
 
 use super::{
-    FRAME, FRAME_BYTES, FRAMES, HEIGHT, MEMCPY, PER_DOORBELL, STRIDE, WIDTH, count, seconds, tidy,
-    turns,
+    FRAME, FRAME_BYTES, FRAMES, HEIGHT, MEMCPY, PER_DOORBELL, STRIDE, WIDTH, count,
+    on_devices_core, seconds, tidy, turns,
 };
 use crate::contender::{Ability, Entrant};
+use crate::cores::Cores;
 use crate::ram::{Layout, Ram, copy, page_addresses, pixels, ranges};
 use crate::table::{Better, Column, Table, Target};
 use crate::turns::{Effort, Turn, take_turns};
@@ -84,7 +85,7 @@ impl Damage {
 pub(crate) fn rects(
     ram: &Ram,
     entrants: &mut [Entrant],
-    effort: Effort,
+    effort: Effort<'_>,
     damage: Damage,
 ) -> Result<Table> {
     let places = places(damage, usize::try_from(COUNT)? / effort.divisor);
@@ -94,7 +95,7 @@ pub(crate) fn rects(
         .collect();
     let requests = requests.as_slice();
     let warm = damage.is_warm();
-    let mut everybody = vec![memcpy(ram.memory(), &places, warm)?];
+    let mut everybody = vec![memcpy(ram.memory(), &places, warm, effort.pace.cores())?];
     everybody.extend(turns(
         entrants,
         Ability::Pixels,
@@ -162,7 +163,12 @@ fn places(damage: Damage, count: usize) -> Vec<Place> {
     places.collect()
 }
 
-fn memcpy<'a>(memory: &'a GuestMemoryMmap, places: &[Place], warm: bool) -> Result<Turn<'a, 1>> {
+fn memcpy<'a>(
+    memory: &'a GuestMemoryMmap,
+    places: &[Place],
+    warm: bool,
+    cores: Option<Cores>,
+) -> Result<Turn<'a, 1>> {
     let backings: Vec<_> = (0..FRAMES)
         .map(|index| Ok(page_addresses(&pixels(index, FRAME_BYTES, Layout::Pages)?)))
         .collect::<Result<_>>()?;
@@ -186,7 +192,7 @@ fn memcpy<'a>(memory: &'a GuestMemoryMmap, places: &[Place], warm: bool) -> Resu
         name: MEMCPY.to_owned(),
         ours: false,
         run: Ok(Box::new(move || {
-            let time = time_warm(warm, || {
+            let mut copy_all = || {
                 for (frame, at, ranges) in &rows {
                     let target = targets.get_mut(*frame).context("a frame")?;
                     let row = target.get_mut(*at..*at + row).context("a row")?;
@@ -194,7 +200,8 @@ fn memcpy<'a>(memory: &'a GuestMemoryMmap, places: &[Place], warm: bool) -> Resu
                 }
                 black_box(&targets);
                 Ok(())
-            })?;
+            };
+            let time = on_devices_core(cores, || time_warm(warm, &mut copy_all))?;
             Ok([places / time / 1e6])
         })),
     })

@@ -27,7 +27,7 @@ const HELD: [(u32, u32, &str); 4] = [
 ];
 
 /// Sleeps and wakes devices that hold more and more.
-pub(crate) fn sleep(entrants: &mut [Entrant], effort: Effort) -> Result<Table> {
+pub(crate) fn sleep(entrants: &mut [Entrant], effort: Effort<'_>) -> Result<Table> {
     let mut rows: Vec<Row> = Vec::new();
     for (resources, side, name) in HELD {
         let run = |contender: &mut Contender| cycles(contender, side, TIMES / effort.divisor);
