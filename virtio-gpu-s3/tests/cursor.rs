@@ -12,14 +12,17 @@ const OK: ResponseType = ResponseType::OK_NODATA;
 fn with_cursor() -> (GpuDriver, Screen) {
     let (mut driver, screen) = GpuDriver::with_screen(1, 200, 200);
     driver.framebuffer(0, 1, PixelFormat::BGRX, 200, 200);
-    let buffer = driver.ram.alloc(64 * 64 * 4, Layout::Pages);
-    driver.create_2d(2, PixelFormat::BGRA, 64, 64);
-    driver.attach(2, &buffer);
-    driver
-        .ram
-        .write(&buffer, 0, &[0, 0, 255, 255].repeat(64 * 64));
-    driver.transfer(2, Rect::sized(64, 64), 0);
+    make_cursor(&mut driver, 2, [0, 0, 255, 255]);
     (driver, screen)
+}
+
+/// A resource of 64 × 64 such pixels.
+fn make_cursor(driver: &mut GpuDriver, id: u32, pixel: [u8; 4]) {
+    let buffer = driver.ram.alloc(64 * 64 * 4, Layout::Pages);
+    driver.create_2d(id, PixelFormat::BGRA, 64, 64);
+    driver.attach(id, &buffer);
+    driver.ram.write(&buffer, 0, &pixel.repeat(64 * 64));
+    driver.transfer(id, Rect::sized(64, 64), 0);
 }
 
 fn red_pixels(driver: &mut GpuDriver) -> usize {
@@ -153,13 +156,7 @@ fn a_half_transparent_cursor_lets_the_picture_through() {
     let (mut driver, _) = with_cursor();
     let picture = driver.framebuffer(0, 3, PixelFormat::BGRX, 200, 200);
     driver.draw(3, &picture, &[100, 100, 100, 0].repeat(200 * 200), 200, 200);
-    let buffer = driver.ram.alloc(64 * 64 * 4, Layout::Pages);
-    driver.create_2d(4, PixelFormat::BGRA, 64, 64);
-    driver.attach(4, &buffer);
-    driver
-        .ram
-        .write(&buffer, 0, &[0, 128, 0, 128].repeat(64 * 64));
-    driver.transfer(4, Rect::sized(64, 64), 0);
+    make_cursor(&mut driver, 4, [0, 128, 0, 128]);
     driver.update_cursor(0, 4, 0, 0);
     let image = driver.gpu().scanout_image(0, true).unwrap();
     assert_eq!(image.pixel(5, 5), Some([50, 178, 50, 255]));

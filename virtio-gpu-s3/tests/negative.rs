@@ -3,7 +3,6 @@
 //! What a guest must not do, and what it is told. Each row is a defect somebody shipped: the
 //! CVEs and bugs of QEMU, virglrenderer, vhost-device-gpu, libkrun and rutabaga.
 
-use virtio_gpu_s3::command::BlobLayout;
 use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, COMMANDS, CommandId, Queue, ResponseType, feature};
 use virtio_gpu_s3::testing::{
     Answer, GpuDriver, GuestBuffer, Layout, Transport, WithFence, config, pattern, request,
@@ -39,13 +38,7 @@ fn a_scanout_id_at_or_above_num_scanouts_is_refused_everywhere() {
         assert_eq!(driver.update_cursor(id, 1, 0, 0), SCANOUT_ID);
         assert_eq!(driver.update_cursor(id, 0, 0, 0), SCANOUT_ID);
         assert_eq!(driver.move_cursor(id, 0, 0), SCANOUT_ID);
-        let layout = BlobLayout {
-            width: 16,
-            height: 16,
-            format: PixelFormat::BGRX,
-            stride: 64,
-            offset: 0,
-        };
+        let layout = request::layout(16, 16);
         assert_eq!(driver.set_scanout_blob(id, 0, rect, &layout), SCANOUT_ID);
         assert_eq!(driver.unref(1), OK);
     }

@@ -1,38 +1,16 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the fuzzers start from: programs and requests that are known to lead somewhere, kept as
-//! files and run here. `UPDATE_SEEDS=1` writes them anew.
+//! files and run here.
 
-use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod kept;
 
-use virtio_gpu_s3::command::BlobLayout;
+use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::{COMMANDS, CommandId};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
 use virtio_gpu_s3::testing::{GuestBuffer, Step, request, run_program, run_requests};
-use virtio_gpu_s3::{PixelFormat, Rect};
 
-fn directory(target: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    root.join("../fuzz/seeds").join(target)
-}
-
-/// The files hold these seeds and no others; or with `UPDATE_SEEDS`, from now on they do.
-fn check(target: &str, seeds: &[(&str, Vec<u8>)]) {
-    let directory = directory(target);
-    if env::var_os("UPDATE_SEEDS").is_some() {
-        fs::create_dir_all(&directory).unwrap();
-        for (name, bytes) in seeds {
-            fs::write(directory.join(name), bytes).unwrap();
-        }
-    }
-    for (name, bytes) in seeds {
-        let kept = fs::read(directory.join(name)).unwrap_or_default();
-        assert_eq!(&kept, bytes, "{target}/{name}: run with UPDATE_SEEDS=1");
-    }
-    assert_eq!(fs::read_dir(&directory).unwrap().count(), seeds.len());
-}
+use kept::check;
 
 /// A likely command: what it takes, and its fence.
 fn likely(command: CommandId, takes: &[u8], fence: u8) -> Vec<u8> {
@@ -185,13 +163,7 @@ const TEXTURE: Resource3d = request::texture(16, 16);
 fn requests_2d() -> Vec<Vec<u8>> {
     let page = GuestBuffer::of(&[(0x3000, 4096)]);
     let rect = Rect::sized(16, 16);
-    let layout = BlobLayout {
-        width: 16,
-        height: 16,
-        format: PixelFormat::BGRX,
-        stride: 64,
-        offset: 0,
-    };
+    let layout = request::layout(16, 16);
     vec![
         request::get_display_info(),
         request::get_edid(0),

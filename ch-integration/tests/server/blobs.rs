@@ -2,12 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory of the host in shared memory region 1, through the BAR.
 
-use virtio_gpu_s3::command::BlobLayout;
+use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::{CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
 use virtio_gpu_s3::testing::scene::TEXTURE;
 use virtio_gpu_s3::testing::{GuestBuffer, request};
-use virtio_gpu_s3::{PixelFormat, Rect};
 use virtio_pci_freeze::spec::{cap_type, pci};
 use virtio_pci_freeze::{BarLayout, Register};
 use vm_memory::{Bytes, GuestAddress};
@@ -287,13 +286,7 @@ fn vulkan_reads_its_commands_from_the_region_and_answers_there() {
     }
     // The renderer's own look at it: a screen of 32 x 32 pixels.
     write(&mut vmm, AT, &[1, 2, 3, 0]);
-    let layout = BlobLayout {
-        width: 32,
-        height: 32,
-        format: PixelFormat::BGRX,
-        stride: 128,
-        offset: 0,
-    };
+    let layout = request::layout(32, 32);
     let rect = Rect::sized(32, 32);
     let show = request::set_scanout_blob(0, 50, rect, &layout);
     assert_eq!(send(&mut vmm, &show), OK);

@@ -13,6 +13,8 @@
 )]
 
 #[cfg(feature = "cross-domain")]
+mod channels;
+#[cfg(feature = "cross-domain")]
 pub mod cross_domain;
 mod memory;
 mod program;
@@ -25,6 +27,8 @@ mod screen;
 use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
+#[cfg(feature = "cross-domain")]
+pub use channels::{ChannelStep, run_channels};
 pub use memory::{GuestBuffer, GuestRam, Layout};
 pub use program::{Step, run_program};
 pub use region::Region;

@@ -36,7 +36,7 @@ pub fn run_program(program: &[u8]) -> Counters {
     counters
 }
 
-mod likely;
+pub(super) mod likely;
 
 /// What a program does next. Each is a range of bytes, so that mutation keeps most as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,10 +97,9 @@ impl Step {
     ];
 
     fn of(byte: u8) -> Self {
-        let mut ranges = Self::RANGES.into_iter().rev();
-        match ranges.find(|(first, _)| *first <= byte) {
-            Some((_, Self::Likely(_))) | None => Self::Likely(byte % COMMAND_COUNT),
-            Some((_, step)) => step,
+        match in_range(&Self::RANGES, byte) {
+            Self::Likely(_) => Self::Likely(byte % COMMAND_COUNT),
+            step => step,
         }
     }
 
@@ -109,10 +108,20 @@ impl Step {
         if let Self::Likely(index) = self {
             return index % COMMAND_COUNT;
         }
-        let mut ranges = Self::RANGES.into_iter();
-        let range = ranges.find(|(_, step)| *step == self);
-        range.expect("every step has a range").0
+        first_byte(&Self::RANGES, &self)
     }
+}
+
+/// The step of the last range that starts at `byte` or before. The first starts at 0.
+pub(super) fn in_range<S: Copy>(ranges: &[(u8, S)], byte: u8) -> S {
+    let mut ranges = ranges.iter().rev();
+    let range = ranges.find(|(first, _)| *first <= byte);
+    range.expect("the first range starts at 0").1
+}
+
+pub(super) fn first_byte<S: PartialEq>(ranges: &[(u8, S)], of: &S) -> u8 {
+    let range = ranges.iter().find(|(_, step)| step == of);
+    range.expect("every step has a range").0
 }
 
 #[expect(
@@ -122,29 +131,29 @@ impl Step {
 const COMMAND_COUNT: u8 = COMMANDS.len() as u8;
 
 /// The rest of a program. Reads zeros past its end.
-struct Code<'a>(&'a [u8]);
+pub(super) struct Code<'a>(pub(super) &'a [u8]);
 
 impl Code<'_> {
-    fn byte(&mut self) -> Option<u8> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
     }
 
     /// A number below `limit`, or now and then anything.
-    fn below(&mut self, limit: u8) -> u32 {
+    pub(super) fn below(&mut self, limit: u8) -> u32 {
         match self.value() {
             255 => self.word(),
             value => u32::from(value % limit),
         }
     }
 
-    fn value(&mut self) -> u8 {
+    pub(super) fn value(&mut self) -> u8 {
         self.byte().unwrap_or_default()
     }
 
     /// A field of a command: small numbers, sizes, and now and then anything.
-    fn word(&mut self) -> u32 {
+    pub(super) fn word(&mut self) -> u32 {
         let value = self.value();
         match value >> 5 {
             0..=3 => u32::from(value & 7),
@@ -309,14 +318,7 @@ impl Machine {
 
     fn full_reset(&mut self) {
         self.frozen = false;
-        let gpu = self.driver.gpu();
-        gpu.reset(ResetKind::Full);
-        let status = gpu.status();
-        assert_eq!((status.resources, status.contexts), (0, 0));
-        assert_eq!((status.host_bytes, status.renderer_bytes), (0, 0));
-        assert_eq!(status.pending_fences, 0);
-        gpu.activate(gpu.device_features(), Activation::Fresh);
-        assert_eq!(self.control.objects(), 0);
+        reset_in_full(self.driver.gpu(), &self.control);
     }
 
     fn save_and_restore(&mut self) {
@@ -343,6 +345,17 @@ impl Machine {
         self.driver.gpu().quiesce().expect("a quiet device");
         self.full_reset();
     }
+}
+
+/// Nothing is left of the guest, and another one comes.
+pub(super) fn reset_in_full(gpu: &mut Gpu, control: &NullControl) {
+    gpu.reset(ResetKind::Full);
+    let status = gpu.status();
+    assert_eq!((status.resources, status.contexts), (0, 0));
+    assert_eq!((status.host_bytes, status.renderer_bytes), (0, 0));
+    assert_eq!(status.pending_fences, 0);
+    assert_eq!(control.objects(), 0);
+    gpu.activate(gpu.device_features(), Activation::Fresh);
 }
 
 pub(super) fn small_config() -> GpuConfig {

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::zeroed;
 use crate::command::BlobLayout;
 use crate::geometry::Rect;
+use crate::pixel::PixelFormat;
 use crate::protocol::wire::{self, CtrlHdr, MemEntry};
 use crate::protocol::{CommandId, CommandInfo, FLAG_FENCE};
 use crate::renderer::{Resource3d, Transfer3d};
@@ -323,6 +324,17 @@ pub const fn texture(width: u32, height: u32) -> Resource3d {
         last_level: 0,
         nr_samples: 0,
         flags: 0,
+    }
+}
+
+/// BGRX pixels from the start of a blob, rows one behind the other.
+pub const fn layout(width: u32, height: u32) -> BlobLayout {
+    BlobLayout {
+        width,
+        height,
+        format: PixelFormat::BGRX,
+        stride: width * 4,
+        offset: 0,
     }
 }
 

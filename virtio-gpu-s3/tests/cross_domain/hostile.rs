@@ -2,9 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What neither side may do to the device: streams that make no sense, and hosts that do not listen.
 
+use std::os::fd::AsFd;
+
 use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io;
+use rustix::pipe::{PipeFlags, pipe_with};
 use virtio_gpu_s3::testing::cross_domain::{
     BLOB, READ_PIPE, cmd, command, create_blob, send, submit, write,
 };
@@ -175,6 +178,22 @@ fn a_ring_that_the_guest_takes_away_keeps_the_message_for_the_next() {
 }
 
 #[test]
+fn a_ring_that_leaves_its_context_and_comes_back_has_what_was_said_meanwhile() {
+    let compositor = Compositor::new();
+    let mut proxy = Proxy::connected(compositor.path());
+    let client = compositor.accept();
+    let token = proxy.poll().unwrap_err();
+    let detach = request::ctx_detach_resource(21);
+    assert_eq!(proxy.driver.in_context(1, detach), OK);
+    client.send(b"meanwhile", &[]);
+    proxy.expect_quiet();
+    let attach = request::ctx_attach_resource(21);
+    assert_eq!(proxy.driver.in_context(1, attach), OK);
+    proxy.wait_for(token);
+    assert_eq!(proxy.said(), text(b"meanwhile"));
+}
+
+#[test]
 fn a_flood_comes_in_messages_that_fit_the_ring_and_no_faster_than_it_is_asked_for() {
     let compositor = Compositor::new();
     let mut proxy = Proxy::connected(compositor.path());
@@ -221,6 +240,20 @@ fn a_file_that_cannot_be_carried_ends_the_channel_and_is_not_lost_in_silence() {
     assert_eq!(proxy.hear(), text(b""));
     assert_eq!(proxy.run(&send(b"x", &[])), UNSPEC);
     assert!(client.receive().0.is_empty());
+}
+
+#[test]
+fn a_file_beside_one_that_cannot_be_carried_is_not_kept_either() {
+    let compositor = Compositor::new();
+    let mut proxy = Proxy::connected(compositor.path());
+    let client = compositor.accept();
+    let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+    client.send(b"both", &[writer.as_fd(), event.as_fd()]);
+    drop(writer);
+    assert_eq!(proxy.hear(), text(b""));
+    // The end, as nobody has it who could write.
+    assert_eq!(io::read(&reader, &mut [0; 4]), Ok(0));
 }
 
 #[test]

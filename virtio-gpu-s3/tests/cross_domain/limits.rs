@@ -74,6 +74,42 @@ fn files_that_nobody_takes_stay_with_the_compositor_at_the_limit_and_come_when_t
 }
 
 #[test]
+fn room_for_files_that_one_context_makes_goes_to_the_one_that_waits_for_it() {
+    let compositor = Compositor::new();
+    let mut proxy = limited(&compositor, &[(MET[1], 30)]);
+    proxy.connect();
+    let first = compositor.accept();
+    for request in [
+        request::ctx_create(5),
+        request::ctx_attach_resource(20),
+        request::ctx_attach_resource(21),
+        submit(&command(cmd::INIT, &[20, 21, 1], &[])),
+    ] {
+        assert_eq!(proxy.driver.in_context(2, request), OK);
+    }
+    let second = compositor.accept();
+    let (_reader, writer) = pipe().unwrap();
+    second.send_file(b"pipe", &writer);
+    let token = proxy.poll_in(2).unwrap_err();
+    proxy.wait_for(token);
+    let Said::Message(_, files) = proxy.said() else {
+        panic!("no message");
+    };
+    for _ in 0..2 {
+        first.send_file(b"f", memory(b"file"));
+        assert!(matches!(proxy.hear(), Said::Message(..)));
+    }
+    // A message may have 28, and there is room for 27, until the other is done with its pipe.
+    first.send_file(b"g", memory(b"file"));
+    let token = proxy.poll().unwrap_err();
+    proxy.expect_quiet();
+    let end = submit(&write(files[0].0, true, b"end"));
+    assert_eq!(proxy.driver.in_context(2, end), OK);
+    proxy.wait_for(token);
+    assert!(matches!(proxy.said(), Said::Message(bytes, _) if bytes == b"g"));
+}
+
+#[test]
 fn blobs_and_pipes_count_as_files_too() {
     let compositor = Compositor::new();
     let mut proxy = limited(&compositor, &[(MET[1], 4)]);

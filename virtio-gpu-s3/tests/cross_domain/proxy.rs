@@ -135,10 +135,14 @@ impl Proxy {
 
     /// POLL, which waits or not.
     pub(crate) fn poll(&mut self) -> Result<Answer, Token> {
+        self.poll_in(1)
+    }
+
+    pub(crate) fn poll_in(&mut self, ctx_id: u32) -> Result<Answer, Token> {
         self.fence += 1;
         let fence = WithFence {
             id: self.fence,
-            ctx_id: 1,
+            ctx_id,
             ring_idx: Some(1),
         };
         self.driver.fenced(fence, submit(&poll()))

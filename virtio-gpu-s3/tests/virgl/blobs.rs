@@ -2,10 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Blobs of virglrenderer's memory and of the guest's.
 
-use virtio_gpu_s3::command::BlobLayout;
 use virtio_gpu_s3::protocol::{ResponseType, wire};
 use virtio_gpu_s3::testing::{GpuDriver, Layout, pattern, request};
-use virtio_gpu_s3::{Activation, PixelFormat, Rect, ResetKind};
+use virtio_gpu_s3::{Activation, Rect, ResetKind};
 
 use super::scene::{BIND_VERTICES, R8, Stream, command};
 use super::{OK, UNSPEC, lab};
@@ -41,13 +40,7 @@ fn a_host_blob_is_shown_and_mapped_and_stays_so_over_a_frozen_reset() {
     stream.add(command::INLINE_WRITE, 0, &body);
     assert_eq!(driver.in_context(1, stream.request()), OK);
     let rect = Rect::sized(32, 32);
-    let layout = BlobLayout {
-        width: 32,
-        height: 32,
-        format: PixelFormat::BGRX,
-        stride: 128,
-        offset: 0,
-    };
+    let layout = request::layout(32, 32);
     assert_eq!(driver.set_scanout_blob(0, 40, rect, &layout), OK);
     assert_eq!(driver.flush(40, rect), OK);
     let image = driver.gpu().scanout_image(0, false).unwrap();

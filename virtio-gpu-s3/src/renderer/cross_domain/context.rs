@@ -15,8 +15,8 @@ use super::image::Image;
 use super::memory::GuestRing;
 use super::pipes::{MAX_PIPES, ReadPipe, WritePipe, no_file};
 use super::protocol::{
-    CHANNEL_WAYLAND, Command, Commands, Identifier, ImageRequirements, MAX_IDENTIFIERS,
-    MAX_MESSAGE, Message, PipeData, READ_PIPES, identifier,
+    CHANNEL_WAYLAND, Command, Commands, Identifier, ImageRequirements, MAX_MESSAGE, Message,
+    PipeData, READ_PIPES, identifier,
 };
 use super::resources::Resources;
 use super::watcher::Interest;
@@ -47,6 +47,8 @@ pub(super) struct Context {
     last_number: u32,
     /// Fences that wait for something to be said; each takes one message.
     waiting: VecDeque<Fence>,
+    /// Somebody listens, and there is no room for the files of what may be said.
+    starved: bool,
     /// So that neither messages nor pipes keep the others waiting for ever.
     pipes_first: bool,
 }
@@ -104,6 +106,11 @@ impl Context {
             }
         }
         Ok(())
+    }
+
+    /// Whether messages wait for files to be given back, here or elsewhere.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// A fence that waits for something to be said.
@@ -367,7 +374,7 @@ impl Context {
     fn deliver_message(&mut self, ring: &GuestRing, host: &Host) -> bool {
         let room = ring.len().min(MAX_MESSAGE).saturating_sub(HEAD);
         // Files that come have to be held; the host's socket keeps the message until then.
-        if room == 0 || host.files.left() < MAX_IDENTIFIERS {
+        if room == 0 || !host.has_room_for_a_message() {
             return false;
         }
         let Some(channel) = &mut self.channel else {
@@ -394,29 +401,33 @@ impl Context {
         ring.write(Message::receive(&files, data.len()).as_bytes(), data)
     }
 
-    /// Numbers for files that came. `None` where one cannot be carried.
+    /// Numbers for files that came. `None` where one cannot be carried: then none is held.
     fn hold(&mut self, fds: Vec<OwnedFd>, host: &Host) -> Option<Vec<Identifier>> {
-        let mut files = Vec::new();
+        let mut received = Vec::new();
         for fd in fds {
-            let id = self.new_number().ok()?;
             let permit = host.files.take().ok()?;
-            let (kind, size) = match HostFile::classify(fd, permit)? {
+            let file = HostFile::classify(fd, permit)?;
+            received.push((self.new_number().ok()?, file));
+        }
+        let pipes = received.iter().filter(|(_, file)| file.is_pipe()).count();
+        if self.write_pipes.len().saturating_add(pipes) > MAX_PIPES {
+            return None;
+        }
+        let held = received.into_iter().map(|(id, file)| {
+            let (kind, size) = match file {
                 Received::Memory(file, size) => {
                     self.memory.insert(id, (file, size));
                     (identifier::BLOB, size)
                 }
                 Received::WritePipe(file) => {
-                    if self.write_pipes.len() >= MAX_PIPES {
-                        return None;
-                    }
                     let pipe = WritePipe::new(file, host.max_queued);
                     self.write_pipes.insert(id, pipe);
                     (identifier::WRITE_PIPE, 0)
                 }
             };
-            files.push(Identifier { id, kind, size });
-        }
-        Some(files)
+            Identifier { id, kind, size }
+        });
+        Some(held.collect())
     }
 
     fn deliver_pipe(&mut self, ring: &GuestRing, host: &Host) -> bool {
@@ -445,7 +456,8 @@ impl Context {
     /// A wait that cannot be had is one that never ends, as with a host that says nothing.
     fn watch(&mut self, id: u32, resources: &Resources, host: &Host) {
         let listens = !self.waiting.is_empty() && self.ring(resources).is_some();
-        let takes = listens && host.files.left() >= MAX_IDENTIFIERS;
+        let takes = listens && host.has_room_for_a_message();
+        self.starved = listens && !takes;
         if let Some(channel) = &mut self.channel {
             let interest = channel.interest(takes);
             host.watch(id, channel, interest);

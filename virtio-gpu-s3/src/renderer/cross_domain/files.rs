@@ -78,6 +78,12 @@ pub(super) enum Received {
     WritePipe(HostFile),
 }
 
+impl Received {
+    pub(super) fn is_pipe(&self) -> bool {
+        matches!(self, Self::WritePipe(_))
+    }
+}
+
 /// What a dma-buf's file system says (DMA_BUF_MAGIC of Linux).
 const DMA_BUF: i64 = 0x444d_4142;
 /// What is copied at most: keymaps have 64 KiB, tables of formats less.
@@ -129,8 +135,8 @@ impl HostFile {
 }
 
 /// Whether a guest can map it, and write: not if it is sealed against that or open for reading, as
-/// compositors have keymaps, nor if its owner can cut it short. A copy serves for these, as nobody
-/// means to change them.
+/// compositors have keymaps, nor if its owner can cut it short and nobody can seal it against that,
+/// as who maps it for a guest does. A copy serves for these, as nobody means to change them.
 fn is_shareable(fd: &OwnedFd) -> bool {
     let read_only = SealFlags::WRITE | SealFlags::FUTURE_WRITE;
     let seals = fcntl_get_seals(fd).is_ok_and(|seals| {

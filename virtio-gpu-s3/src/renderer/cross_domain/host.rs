@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::channel::Channel;
 use super::files::Budget;
+use super::protocol::MAX_IDENTIFIERS;
 use super::watcher::{Interest, Watched, Watcher};
 use crate::renderer::RendererError;
 
@@ -24,6 +25,11 @@ impl Host {
         let permit = self.channels.take()?;
         let channel = Channel::open(&self.wayland, self.max_queued, permit);
         channel.map_err(|error| RendererError::refused("a connection", error.raw_os_error()))
+    }
+
+    /// Whether the files of any message can be held.
+    pub(super) fn has_room_for_a_message(&self) -> bool {
+        self.files.left() >= MAX_IDENTIFIERS
     }
 
     /// Waits for one event. Where that cannot be had the wait never ends, as with a host that says

@@ -54,9 +54,7 @@ use files::Budget;
 use host::Host;
 use memory::GuestRing;
 use pipes::no_file;
-use protocol::{
-    CAPSET_ID, CHANNEL_RING, CHANNEL_WAYLAND, Capset, Commands, MAX_IDENTIFIERS, QUERY_RING,
-};
+use protocol::{CAPSET_ID, CHANNEL_RING, CHANNEL_WAYLAND, Capset, Commands, QUERY_RING};
 use resources::{HostBlob, Resource, Resources};
 use start::check_socket;
 pub use start::{CrossDomainConfig, CrossDomainStartError};
@@ -93,6 +91,9 @@ impl CrossDomainRenderer {
     /// Adds the protocol to what `inner` renders. `wake` is called whenever [`Renderer::poll`] has
     /// something to do or to give, on a thread of this; it must not wait for anything.
     ///
+    /// The process ignores SIGPIPE, as every program does whose `main` is Rust's: a pipe that a guest
+    /// writes may lose its reader at any time.
+    ///
     /// # Errors
     /// A [`CrossDomainStartError`] says what is wrong with the socket, or missing.
     pub fn new(
@@ -125,21 +126,37 @@ impl CrossDomainRenderer {
     }
 
     fn serve(&mut self, ctx_id: u32) {
+        self.serve_alone(ctx_id);
+        self.feed();
+    }
+
+    fn serve_alone(&mut self, ctx_id: u32) {
         if let Some(context) = self.contexts.get_mut(&ctx_id) {
             context.serve(ctx_id, &self.resources, &self.host, &mut self.signalled);
         }
-    }
-
-    /// Whether messages may wait for files to be given back.
-    fn is_starved(&self) -> bool {
-        self.host.files.left() < MAX_IDENTIFIERS
     }
 
     fn serve_all(&mut self) {
         for (ctx_id, context) in &mut self.contexts {
             context.serve(*ctx_id, &self.resources, &self.host, &mut self.signalled);
         }
+        self.feed();
         self.tell();
+    }
+
+    /// Serves those whose messages wait for room for their files, where there is room now. Whatever
+    /// another context does may have made it, and no event tells.
+    fn feed(&mut self) {
+        while self.host.has_room_for_a_message()
+            && let Some(ctx_id) = self.starved()
+        {
+            self.serve_alone(ctx_id);
+        }
+    }
+
+    fn starved(&self) -> Option<u32> {
+        let mut contexts = self.contexts.iter();
+        contexts.find_map(|(ctx_id, context)| context.is_starved().then_some(*ctx_id))
     }
 
     fn tell(&self) {
@@ -223,17 +240,20 @@ impl Renderer for CrossDomainRenderer {
         let Some(context) = self.contexts.remove(&ctx_id) else {
             return self.inner.destroy_context(ctx_id);
         };
-        let starved = self.is_starved();
         context.end(&self.host);
-        if starved {
-            self.serve_all();
-        }
+        self.feed();
+        self.tell();
         Ok(())
     }
 
     fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
         match self.contexts.get_mut(&ctx_id) {
-            Some(context) => context.attach(resource_id),
+            Some(context) => {
+                context.attach(resource_id);
+                // It may be the ring that something was said for meanwhile.
+                self.serve(ctx_id);
+                self.tell();
+            }
             // Memory of the host that only contexts here know.
             None if self.resources.host(resource_id).is_some() => {
                 return Err(RendererError::unsupported(
@@ -285,11 +305,9 @@ impl Renderer for CrossDomainRenderer {
     fn destroy_resource(&mut self, resource_id: u32) -> Result<(), RendererError> {
         match self.resources.remove(resource_id) {
             Some(Resource::Host(blob)) => {
-                let starved = self.is_starved();
                 drop(blob);
-                if starved {
-                    self.serve_all();
-                }
+                self.feed();
+                self.tell();
                 Ok(())
             }
             Some(Resource::Guest(_)) if !self.inner_renders => Ok(()),

@@ -12,7 +12,7 @@ use crate::testing::request;
 
 const PAGES: u8 = 200;
 
-pub(super) fn request(command: CommandId, code: &mut Code<'_>) -> Vec<u8> {
+pub(in crate::testing) fn request(command: CommandId, code: &mut Code<'_>) -> Vec<u8> {
     let id = code.below(4);
     match command {
         CommandId::GET_EDID => request::get_edid(code.below(2)),
