@@ -105,8 +105,8 @@ fn write_status(function: &mut VirtioPciFunction, status: u8) {
     }
 }
 
-/// Negotiates everything, sets up 64 queues, runs, rings, is told, suspends and resumes.
-fn drive(function: &mut VirtioPciFunction) {
+/// Takes every feature that is offered.
+fn negotiate(function: &mut VirtioPciFunction) {
     write_status(function, 1);
     write_status(function, 3);
     for select in [0u32, 1] {
@@ -117,6 +117,11 @@ fn drive(function: &mut VirtioPciFunction) {
         drop_effects(function.write_bar(BarLayout::VIRTIO, 12, &features));
     }
     write_status(function, 0xb);
+}
+
+/// Negotiates everything, sets up 64 queues, runs, rings, is told, suspends and resumes.
+fn drive(function: &mut VirtioPciFunction) {
+    negotiate(function);
     for queue in 0..64u16 {
         drop_effects(function.write_bar(BarLayout::VIRTIO, 22, &queue.to_le_bytes()));
         drop_effects(function.write_bar(BarLayout::VIRTIO, 28, &[1, 0]));
@@ -165,16 +170,7 @@ fn a_frozen_reset_allocates_once_and_reinstatement_not_at_all() {
         "the list of parked queues grows a few times: {parking}"
     );
     let reinstating = allocations_of(|| {
-        write_status(&mut function, 1);
-        write_status(&mut function, 3);
-        for select in [0u32, 1] {
-            let mut features = [0; 4];
-            drop_effects(function.write_bar(BarLayout::VIRTIO, 0, &select.to_le_bytes()));
-            drop_effects(function.read_bar(BarLayout::VIRTIO, 4, &mut features));
-            drop_effects(function.write_bar(BarLayout::VIRTIO, 8, &select.to_le_bytes()));
-            drop_effects(function.write_bar(BarLayout::VIRTIO, 12, &features));
-        }
-        write_status(&mut function, 0xb);
+        negotiate(&mut function);
         write_status(&mut function, 0xf);
     });
     assert_eq!(function.transport().active_queues().count(), 64);

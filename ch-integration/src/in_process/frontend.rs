@@ -50,13 +50,21 @@ struct State {
     config: [u8; CONFIG_SIZE],
     /// There while a driver drives the device.
     notifier: Option<Arc<dyn GuestNotifier>>,
+    condition: Condition,
+    /// The VMM's, whoever drives the device and however it is: it spans resets, and starts with a restored device.
     paused: bool,
-    /// Whether the last reset retained, and no driver has come since.
-    held: bool,
-    /// Whether the driver was told that only a reset cures the device, and has not reset it.
-    needs_reset: bool,
     counters: TransportCounters,
     last_frozen_reset: Option<Instant>,
+}
+
+/// What a reset did to the device, or must do.
+#[derive(Clone, Copy, Debug)]
+enum Condition {
+    Sound,
+    /// The last reset retained, and no driver has come since.
+    Held,
+    /// The driver was told that only a reset cures the device, and has not reset it.
+    NeedsReset,
 }
 
 impl<B> Debug for InProcess<B> {
@@ -64,8 +72,8 @@ impl<B> Debug for InProcess<B> {
         let state = self.lock();
         f.debug_struct("InProcess")
             .field("active", &state.notifier.is_some())
+            .field("condition", &state.condition)
             .field("paused", &state.paused)
-            .field("held", &state.held)
             .finish_non_exhaustive()
     }
 }
@@ -76,9 +84,8 @@ impl<B> InProcess<B> {
             state: Mutex::new(State {
                 config: [0; CONFIG_SIZE],
                 notifier: None,
+                condition: Condition::Sound,
                 paused,
-                held: false,
-                needs_reset: false,
                 counters: TransportCounters::default(),
                 last_frozen_reset: None,
             }),
@@ -118,8 +125,8 @@ impl<B> InProcess<B> {
     /// A driver came, or went.
     pub(super) fn set_active(&self, notifier: Option<Arc<dyn GuestNotifier>>) {
         let mut state = self.lock();
-        if notifier.is_some() {
-            state.held = false;
+        if notifier.is_some() && matches!(state.condition, Condition::Held) {
+            state.condition = Condition::Sound;
         }
         state.notifier = notifier;
     }
@@ -135,12 +142,12 @@ impl<B> InProcess<B> {
 
     pub(super) fn status(&self, gpu: &GpuStatus) -> Status {
         let state = self.lock();
-        let is = match &state.notifier {
-            _ if state.held => DeviceState::Asleep,
-            _ if state.needs_reset => DeviceState::NeedsReset,
-            Some(_) if state.paused => DeviceState::Suspended,
-            Some(_) => DeviceState::Running,
-            None => DeviceState::Idle,
+        let is = match (state.condition, &state.notifier) {
+            (Condition::Held, _) => DeviceState::Asleep,
+            (Condition::NeedsReset, _) => DeviceState::NeedsReset,
+            (Condition::Sound, Some(_)) if state.paused => DeviceState::Suspended,
+            (Condition::Sound, Some(_)) => DeviceState::Running,
+            (Condition::Sound, None) => DeviceState::Idle,
         };
         let bad_chains = self.bad_chains.load(Ordering::Relaxed);
         Status::in_process(is, gpu, state.counters, bad_chains)
@@ -172,7 +179,7 @@ impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
 
     fn needs_reset(&self, reason: &str) {
         if let Some(notifier) = self.notifier() {
-            self.lock().needs_reset = true;
+            self.lock().condition = Condition::NeedsReset;
             notifier.needs_reset(reason);
         }
         self.events.emit(EventKind::NeedsReset {
@@ -203,9 +210,8 @@ impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
             ResetOutcome::StateLost => None,
         };
         let mut state = self.lock();
-        state.held = report.is_some();
-        state.needs_reset = false;
         let event = if report.is_some() {
+            state.condition = Condition::Held;
             state.counters.frozen_resets += 1;
             state.last_frozen_reset = Some(Instant::now());
             EventKind::FrozenReset {
@@ -215,6 +221,7 @@ impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
                 took_us,
             }
         } else {
+            state.condition = Condition::Sound;
             state.counters.full_resets += 1;
             EventKind::FullReset { resources, took_us }
         };

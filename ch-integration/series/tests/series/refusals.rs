@@ -67,13 +67,18 @@ fn every_file_that_differs_is_named_with_what_it_should_be() {
     assert!(text.contains("(v1, 1111"), "{text}");
 }
 
-#[test]
-fn a_new_file_does_not_replace_one_that_is_there() {
+fn saved_with_a_new_file() -> (Repo, Folder) {
     let repo = Repo::new(&[("a", b"1\n")]);
     repo.write("new", b"2\n");
     repo.commit("misc: Add");
     let folder = Folder::new();
     folder.save(&repo, "part", "base..work").unwrap();
+    (repo, folder)
+}
+
+#[test]
+fn a_new_file_does_not_replace_one_that_is_there() {
+    let (repo, folder) = saved_with_a_new_file();
     let checkout = repo.checkout();
     checkout.write("new", b"theirs\n");
     checkout.commit("misc: Add before");
@@ -176,11 +181,7 @@ fn a_file_in_the_place_of_a_folder_leaves_nothing_half_applied() {
 
 #[test]
 fn a_folder_in_the_place_of_a_new_file_is_a_difference() {
-    let repo = Repo::new(&[("a", b"1\n")]);
-    repo.write("new", b"2\n");
-    repo.commit("misc: Add");
-    let folder = Folder::new();
-    folder.save(&repo, "part", "base..work").unwrap();
+    let (repo, folder) = saved_with_a_new_file();
     let checkout = repo.checkout();
     checkout.write("new/inside", b"theirs\n");
     checkout.write("new.rs", b"theirs\n");
