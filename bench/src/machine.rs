@@ -12,11 +12,15 @@ use anyhow::{Context, Result};
 /// Longer than a device takes to end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Processes that want a core, on average over the last minute.
-pub(crate) fn load() -> Result<f64> {
+/// Threads that run or want to now, this one not among them.
+pub(crate) fn others() -> Result<u32> {
     let text = fs::read_to_string("/proc/loadavg")?;
-    let first = text.split_whitespace().next().context("/proc/loadavg")?;
-    Ok(first.parse()?)
+    let (running, _) = text
+        .split_whitespace()
+        .nth(3)
+        .and_then(|threads| threads.split_once('/'))
+        .context("/proc/loadavg")?;
+    Ok(running.parse::<u32>()?.saturating_sub(1))
 }
 
 /// Waits a while until this is the process's only thread.

@@ -36,7 +36,7 @@ use crate::turns::Effort;
 /// The lines of a document between which the tables go.
 const MARKERS: [&str; 2] = ["<!-- tables -->", "<!-- end of tables -->"];
 
-/// Below this load nobody else was there.
+/// Below so many other threads that run nobody else was there.
 const IDLE: f64 = 0.3;
 /// Measurements of which the last counts in any case.
 const ATTEMPTS: u32 = 3;
@@ -118,7 +118,6 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     let cores = Cores::choose()?;
-    let load = machine::load()?;
     let pace = if options.quick {
         Pace::any(cores)
     } else {
@@ -135,7 +134,7 @@ fn run(options: &Options) -> Result<()> {
     if let Some(directory) = &options.criterion {
         tables.extend(measure::registers(directory)?);
     }
-    let mut text = conditions(options, effort, load)?;
+    let mut text = conditions(options, effort)?;
     for table in &tables {
         text.push('\n');
         text.push_str(&table.render());
@@ -152,7 +151,7 @@ fn run(options: &Options) -> Result<()> {
 }
 
 /// What one has to know to read the figures.
-fn conditions(options: &Options, effort: Effort<'_>, load: f64) -> Result<String> {
+fn conditions(options: &Options, effort: Effort<'_>) -> Result<String> {
     let rounds = effort.rounds;
     let mut text = format!(
         "{}, Linux {}. Medians of {rounds} rounds (and their quartiles).",
@@ -165,11 +164,12 @@ fn conditions(options: &Options, effort: Effort<'_>, load: f64) -> Result<String
     if options.quick {
         text.push_str(" **A quick run: it shows that everything works, not how fast.**");
     }
-    if load > IDLE {
+    let others = effort.pace.others();
+    if others > IDLE {
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            " **The machine was not idle: its load was {load:.1}.**"
+            " **The machine was not idle: {others:.1} other threads ran.**"
         );
     }
     if !options.quick {

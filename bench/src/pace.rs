@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::cores::Cores;
+use crate::machine;
 
 /// Looks for the cores' full speed at the start: neighbours come and go.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -39,6 +40,8 @@ pub(crate) struct Pace {
     best_before: Cell<f64>,
     /// Waiting that is left.
     patience: Cell<Duration>,
+    /// Other threads of this machine that ran at the start, on average.
+    others: Cell<f64>,
     turns: Cell<u32>,
     disturbed: Cell<u32>,
 }
@@ -52,6 +55,7 @@ impl Pace {
             best: Cell::new(f64::INFINITY),
             best_before: Cell::new(f64::INFINITY),
             patience: Cell::default(),
+            others: Cell::default(),
             turns: Cell::default(),
             disturbed: Cell::default(),
         }
@@ -64,10 +68,14 @@ impl Pace {
             ..Self::any(cores)
         };
         let start = Instant::now();
+        let (mut looks, mut others) = (0.0, 0.0);
         while start.elapsed() < SEARCH {
             pace.is_whole()?;
+            looks += 1.0;
+            others += f64::from(machine::others()?);
             thread::sleep(PAUSE);
         }
+        pace.others.set(others / looks);
         Ok(pace)
     }
 
@@ -87,6 +95,11 @@ impl Pace {
     /// Microseconds of the fastest lap, to compare one run with another.
     pub(crate) fn lap(&self) -> f64 {
         self.best.get() * 1e6
+    }
+
+    /// Other threads of this machine that ran at the start, on average.
+    pub(crate) fn others(&self) -> f64 {
+        self.others.get()
     }
 
     /// The cores that are measured on.
