@@ -418,15 +418,16 @@ impl Machine {
         };
         let decoded = decode(request, queue, features).command;
         if let (true, Ok(command)) = (answer != Answered::Refused, decoded) {
-            self.note(&command);
+            self.note(&command, answer);
             self.guest.note(ctx_id, &command);
         }
         answer
     }
 
-    /// Which pages a resource has from now on.
-    fn note(&mut self, command: &Command<'_>) {
-        match command {
+    /// Which pages a resource has from now on. What is answered later may have been refused, so then it may have the old
+    /// ones too.
+    fn note(&mut self, command: &Command<'_>, answer: Answered) {
+        let (resource_id, entries) = match command {
             Command::ResourceCreateBlob {
                 resource_id,
                 entries,
@@ -435,15 +436,16 @@ impl Machine {
             | Command::ResourceAttachBacking {
                 resource_id,
                 entries,
-            } => {
-                self.backings.insert(*resource_id, pages(entries));
-            }
+            } => (*resource_id, pages(entries)),
             Command::ResourceUnref { resource_id }
-            | Command::ResourceDetachBacking { resource_id } => {
-                self.backings.remove(resource_id);
-            }
-            _ => {}
+            | Command::ResourceDetachBacking { resource_id } => (*resource_id, BTreeSet::new()),
+            _ => return,
+        };
+        let backing = self.backings.entry(resource_id).or_default();
+        if answer == Answered::Well {
+            backing.clear();
         }
+        backing.extend(entries);
     }
 
     fn backed(&self) -> BTreeSet<usize> {

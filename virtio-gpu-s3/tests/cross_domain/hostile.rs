@@ -142,18 +142,22 @@ fn expect_alive_on(proxy: &mut Proxy, client: &Client) {
 }
 
 #[test]
-fn a_fence_on_a_ring_that_no_channel_has_is_an_error_at_once() {
+fn a_fence_on_a_ring_that_no_channel_has_is_an_error_at_once_and_nothing_is_said() {
     let compositor = Compositor::new();
     let mut proxy = Proxy::connected(compositor.path());
+    let client = compositor.accept();
     for ring_idx in [2, 63] {
         let fence = WithFence {
             id: 1,
             ctx_id: 1,
             ring_idx: Some(ring_idx),
         };
-        let poll = submit(&command(cmd::POLL, &[0, 0], &[]));
-        assert_eq!(proxy.driver.fenced(fence, poll).unwrap().type_(), UNSPEC);
+        for stream in [command(cmd::POLL, &[0, 0], &[]), send(b"said", &[])] {
+            let answer = proxy.driver.fenced(fence, submit(&stream));
+            assert_eq!(answer.unwrap().type_(), UNSPEC);
+        }
     }
+    expect_alive(&mut proxy, &client);
 }
 
 #[test]

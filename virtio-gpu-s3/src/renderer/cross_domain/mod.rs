@@ -198,6 +198,18 @@ fn check_range(blob: &HostBlob, offset: u64, length: usize) -> Result<(), Render
     }
 }
 
+/// Contexts have two rings.
+fn check_ring(fence: &Fence) -> Result<(), RendererError> {
+    match fence.timeline {
+        Timeline::Ring {
+            ring_idx: QUERY_RING | CHANNEL_RING,
+            ..
+        }
+        | Timeline::Global => Ok(()),
+        Timeline::Ring { .. } => Err(RendererError::refused("a ring that no channel has", EINVAL)),
+    }
+}
+
 impl Renderer for CrossDomainRenderer {
     fn capsets(&self) -> Vec<CapsetInfo> {
         let ours = CapsetInfo {
@@ -445,14 +457,13 @@ impl Renderer for CrossDomainRenderer {
         let Some(context) = self.contexts.get_mut(&ctx_id) else {
             return self.inner.create_fence(fence);
         };
-        match ring_idx {
+        check_ring(&fence)?;
+        if ring_idx == CHANNEL_RING {
+            context.wait(fence);
+            self.serve(ctx_id);
+        } else {
             // What is asked is answered before the fence is there.
-            QUERY_RING => self.signalled.push(fence),
-            CHANNEL_RING => {
-                context.wait(fence);
-                self.serve(ctx_id);
-            }
-            _ => return Err(RendererError::refused("a ring that no channel has", EINVAL)),
+            self.signalled.push(fence);
         }
         Ok(())
     }
@@ -464,6 +475,8 @@ impl Renderer for CrossDomainRenderer {
         if !self.contexts.contains_key(&ctx_id) {
             return self.inner.run_fenced(work, fence);
         }
+        // What is refused for its fence must not have been said.
+        check_ring(&fence)?;
         run(self, work)?;
         self.create_fence(fence)
     }
