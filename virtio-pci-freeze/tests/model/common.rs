@@ -13,7 +13,10 @@ use virtio_pci_freeze::{
 pub(crate) const RESOURCE: u32 = 7;
 
 /// Miri interprets each instruction, a few hundred times slower: of all values of a byte it sees every so many.
-pub(crate) const STRIDE: usize = if cfg!(miri) { 85 } else { 1 };
+pub(crate) const STRIDE: usize = if cfg!(miri) { 127 } else { 1 };
+
+/// Likewise of so many sleeps in a row.
+pub(crate) const SLEEPS: u16 = if cfg!(miri) { 2 } else { 8 };
 
 /// Likewise of so many random programs.
 pub(crate) const fn cases(native: u32) -> u32 {
