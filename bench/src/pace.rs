@@ -28,12 +28,14 @@ const LAPS: u32 = 3;
 /// Steps of a lap, which takes about 10 µs.
 const STEPS: u64 = 2500;
 
+/// Seconds of a lap of the driver's core, and of the devices'.
+type Look = Box<dyn Fn() -> Result<[f64; 2]>>;
+
 /// The speed of the cores, and how often it was not the full one.
-#[derive(Debug)]
 pub(crate) struct Pace {
     cores: Option<Cores>,
-    /// Whether to wait for the full speed.
-    waits: bool,
+    /// How to see how fast they are; `None` where whatever is measured counts.
+    look: Option<Look>,
     /// Seconds of the fastest lap so far.
     best: Cell<f64>,
     /// The same when the measurement began.
@@ -51,7 +53,7 @@ impl Pace {
     pub(crate) fn any(cores: Option<Cores>) -> Self {
         Self {
             cores,
-            waits: false,
+            look: None,
             best: Cell::new(f64::INFINITY),
             best_before: Cell::new(f64::INFINITY),
             patience: Cell::default(),
@@ -64,7 +66,7 @@ impl Pace {
     /// Finds the full speed of these cores, or of the one that there is.
     pub(crate) fn full(cores: Option<Cores>) -> Result<Self> {
         let pace = Self {
-            waits: true,
+            look: Some(Box::new(move || look_at(cores))),
             ..Self::any(cores)
         };
         let start = Instant::now();
@@ -149,20 +151,27 @@ impl Pace {
     }
 
     fn is_whole(&self) -> Result<bool> {
-        if !self.waits {
+        let Some(look) = &self.look else {
             return Ok(true);
-        }
-        let driver = look();
-        let device = self
-            .cores
-            .map_or(Ok(driver), |cores| cores.on_device(|| Ok(look())))?;
+        };
+        let [driver, device] = look()?;
         self.best.set(self.best.get().min(driver).min(device));
         Ok(driver.max(device) <= self.best.get() * SHARED)
     }
 }
 
+/// Seconds of a lap of the driver's core, and of the devices'.
+fn look_at(cores: Option<Cores>) -> Result<[f64; 2]> {
+    let driver = best_lap();
+    let device = match cores {
+        Some(cores) => cores.on_device(|| Ok(best_lap()))?,
+        None => driver,
+    };
+    Ok([driver, device])
+}
+
 /// Seconds of the best of a few laps.
-fn look() -> f64 {
+fn best_lap() -> f64 {
     (0..LAPS).map(|_| lap()).fold(f64::INFINITY, f64::min)
 }
 
@@ -181,49 +190,78 @@ fn lap() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
 
-    #[test]
-    fn a_turn_that_was_disturbed_is_measured_again_until_patience_ends() {
-        let pace = Pace {
-            waits: true,
-            // No core is ever this fast.
-            best: Cell::new(0.0),
-            patience: Cell::new(Duration::from_millis(20)),
-            ..Pace::any(None)
+    /// Cores whose laps take these seconds, and the last of them ever after; a lap of 1 is the best that is known.
+    fn cores(laps: &[[f64; 2]], patience: Duration) -> Pace {
+        let laps = RefCell::new(laps.iter().copied().rev().collect::<Vec<_>>());
+        let look = move || {
+            let mut laps = laps.borrow_mut();
+            let next = laps.last().copied().unwrap_or([1.0, 1.0]);
+            if laps.len() > 1 {
+                laps.pop();
+            }
+            Ok(next)
         };
-        // It waits for a better time first.
-        let start = Instant::now();
-        pace.measure(|| Ok(())).unwrap();
-        assert!(start.elapsed() >= Duration::from_millis(20));
-        assert!((pace.disturbed() - 100.0).abs() < 0.1);
+        Pace {
+            look: Some(Box::new(look)),
+            best: Cell::new(1.0),
+            best_before: Cell::new(1.0),
+            patience: Cell::new(patience),
+            ..Pace::any(None)
+        }
     }
 
-    #[test]
-    fn where_nobody_waits_everything_counts_once() {
-        let pace = Pace::any(Cores::choose().unwrap());
+    fn times(pace: &Pace) -> u32 {
         let mut times = 0;
         let run = || {
             times += 1;
             Ok(())
         };
         pace.measure(run).unwrap();
-        assert_eq!(times, 1);
+        times
+    }
+
+    const WHOLE: [f64; 2] = [1.1, 1.0];
+    const SHARED: [f64; 2] = [1.0, 2.0];
+
+    #[test]
+    fn a_turn_during_which_a_core_was_shared_is_measured_again() {
+        let pace = cores(&[WHOLE, SHARED, SHARED, WHOLE], PATIENCE);
+        assert_eq!(times(&pace), 2);
+        assert!(pace.disturbed() < 0.1);
+    }
+
+    #[test]
+    fn when_patience_ends_a_turn_counts_and_is_said_to_be_disturbed() {
+        let pace = cores(&[SHARED], Duration::from_millis(5));
+        assert_eq!(times(&pace), 1);
+        assert!((pace.disturbed() - 100.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn where_nobody_waits_everything_counts_once() {
+        let pace = Pace::any(Cores::choose().unwrap());
+        assert_eq!(times(&pace), 1);
         assert!(pace.disturbed() < 0.1);
     }
 
     #[test]
     fn cores_that_turn_out_to_be_faster_make_the_measurement_begin_again() {
-        let pace = Pace {
-            waits: true,
-            best: Cell::new(10.0),
-            ..Pace::any(None)
-        };
+        let pace = cores(&[WHOLE, [0.5, 0.5]], PATIENCE);
         pace.begin();
         assert!(!pace.was_mistaken());
-        pace.measure(|| Ok(())).unwrap();
+        times(&pace);
         assert!(pace.was_mistaken());
         pace.begin();
         assert!(!pace.was_mistaken());
+    }
+
+    #[test]
+    fn real_cores_have_a_speed() {
+        let [driver, device] = look_at(Cores::choose().unwrap()).unwrap();
+        assert!(driver > 0.0 && device > 0.0);
     }
 }

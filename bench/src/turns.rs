@@ -13,7 +13,7 @@ use crate::pace::Pace;
 const WARM_UP: usize = 2;
 
 /// How long a run takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Effort<'a> {
     /// Rounds that count.
     pub(crate) rounds: usize,

@@ -63,7 +63,8 @@ fn ask(base: *const u8, start: usize, end: usize) {
 fn ask_line(byte: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-    // SAFETY: a prefetch never faults, whatever the address, and reads nothing that can be told.
+    // SAFETY: a prefetch never faults, whatever the address, and changes nothing
+    // that a program can see but time.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(byte.cast()) };
 }
 

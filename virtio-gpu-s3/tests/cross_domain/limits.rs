@@ -36,11 +36,7 @@ fn channels_are_as_many_as_the_limit_and_one_that_ends_makes_room() {
     let mut proxy = limited(&compositor, &[(MET[0], 1)]);
     proxy.connect();
     let client = compositor.accept();
-    assert_eq!(proxy.driver.in_context(2, request::ctx_create(5)), OK);
-    for id in [20, 21] {
-        let attach = request::ctx_attach_resource(id);
-        assert_eq!(proxy.driver.in_context(2, attach), OK);
-    }
+    proxy.share_rings(2);
     let init = submit(&command(cmd::INIT, &[20, 21, 1], &[]));
     assert_eq!(proxy.driver.in_context(2, init.clone()), OUT_OF_MEMORY);
     assert_eq!(proxy.driver.in_context(1, request::ctx_destroy()), OK);
@@ -79,14 +75,9 @@ fn room_for_files_that_one_context_makes_goes_to_the_one_that_waits_for_it() {
     let mut proxy = limited(&compositor, &[(MET[1], 30)]);
     proxy.connect();
     let first = compositor.accept();
-    for request in [
-        request::ctx_create(5),
-        request::ctx_attach_resource(20),
-        request::ctx_attach_resource(21),
-        submit(&command(cmd::INIT, &[20, 21, 1], &[])),
-    ] {
-        assert_eq!(proxy.driver.in_context(2, request), OK);
-    }
+    proxy.share_rings(2);
+    let init = submit(&command(cmd::INIT, &[20, 21, 1], &[]));
+    assert_eq!(proxy.driver.in_context(2, init), OK);
     let second = compositor.accept();
     let (_reader, writer) = pipe().unwrap();
     second.send_file(b"pipe", &writer);

@@ -115,6 +115,17 @@ impl Proxy {
         assert_eq!(self.init(1), OK);
     }
 
+    /// Another context, with the rings of the first and no channel yet.
+    pub(crate) fn share_rings(&mut self, ctx_id: u32) {
+        for request in [
+            request::ctx_create(5),
+            request::ctx_attach_resource(QUERY),
+            request::ctx_attach_resource(CHANNEL),
+        ] {
+            assert_eq!(self.driver.in_context(ctx_id, request), OK);
+        }
+    }
+
     fn make_ring(&mut self, id: u32, buffer: &GuestBuffer) {
         assert_eq!(
             self.driver.create_guest_blob(id, PAGE as u64, Some(buffer)),

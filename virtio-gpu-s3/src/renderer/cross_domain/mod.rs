@@ -91,7 +91,7 @@ impl CrossDomainRenderer {
     /// Adds the protocol to what `inner` renders. `wake` is called whenever [`Renderer::poll`] has
     /// something to do or to give, on a thread of this; it must not wait for anything.
     ///
-    /// The process ignores SIGPIPE, as every program does whose `main` is Rust's: a pipe that a guest
+    /// The process must ignore SIGPIPE, as every program does whose `main` is Rust's: a pipe that a guest
     /// writes may lose its reader at any time.
     ///
     /// # Errors
