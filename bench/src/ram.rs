@@ -9,7 +9,7 @@ use std::process;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
-use virtio_gpu_s3::testing::GuestBuffer;
+use virtio_gpu_s3_testing::GuestBuffer;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
 /// Bytes of guest memory: the frames, and room for rings and for what requests carry.

@@ -10,9 +10,10 @@ use std::env;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use ch_integration::renderer_process::{RemoteRenderer, RendererProgram};
-use virtio_gpu_s3::testing::{GpuDriver, WithFence, config, request};
-use virtio_gpu_s3::{Gpu, NullDisplay, Renderer, RutabagaConfig, RutabagaRenderer};
+use virtio_gpu_renderer_process::{RemoteRenderer, RendererProgram};
+use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer};
+use virtio_gpu_s3::{Gpu, NullDisplay, Renderer};
+use virtio_gpu_s3_testing::{GpuDriver, WithFence, config, request};
 
 const ROUNDS: u32 = 20_000;
 

@@ -22,8 +22,9 @@ use virtio_pci_freeze::CONFIG_SPACE_SIZE;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
-use crate::device::{GpuDevice, VECTORS};
-use crate::memory_file::is_too_short;
+use crate::device::GpuDevice;
+use crate::function::VECTORS;
+use host_util::memory_file::is_too_short;
 
 /// Serves one VMM after the other on `listener`, for ever. What breaks a connection ends that connection.
 pub fn serve(listener: UnixListener, device: &Arc<GpuDevice>) {

@@ -14,7 +14,7 @@ use virtio_gpu_s3::renderer::BlobMapping;
 use virtio_gpu_s3::{HostVisible, MapError};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
-use crate::memory_file::check_blob_file;
+use host_util::memory_file::check_blob_file;
 
 /// Mappings are of whole pages, so no piece of a page has another blob than the rest.
 const PAGE: u64 = 4096;
@@ -46,7 +46,7 @@ enum BlobBytes {
 
 /// What only the thread that has the renderer can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Errand {
+pub(crate) struct BlobAccess {
     pub(crate) resource_id: u32,
     /// Distance from the blob's first byte.
     pub(crate) offset: u64,
@@ -75,7 +75,7 @@ impl Window {
         &self,
         offset: u64,
         data: &mut [u8],
-        mut ask: impl FnMut(Errand, &mut [u8]),
+        mut ask: impl FnMut(BlobAccess, &mut [u8]),
     ) {
         data.fill(0);
         let mut offset = offset;
@@ -83,8 +83,8 @@ impl Window {
         while !rest.is_empty() {
             let length = to_page_end(offset, rest.len());
             let (part, behind) = rest.split_at_mut(length);
-            if let Some((errand, length)) = self.reach(offset, Part::Read(part)) {
-                ask(errand, &mut part[..length]);
+            if let Some((access, length)) = self.reach(offset, Part::Read(part)) {
+                ask(access, &mut part[..length]);
             }
             rest = behind;
             offset = offset.saturating_add(length as u64);
@@ -92,14 +92,14 @@ impl Window {
     }
 
     /// Writes `data`; what is for no blob is lost.
-    pub(crate) fn write(&self, offset: u64, data: &[u8], mut ask: impl FnMut(Errand, &[u8])) {
+    pub(crate) fn write(&self, offset: u64, data: &[u8], mut ask: impl FnMut(BlobAccess, &[u8])) {
         let mut offset = offset;
         let mut rest = data;
         while !rest.is_empty() {
             let length = to_page_end(offset, rest.len());
             let (part, behind) = rest.split_at(length);
-            if let Some((errand, length)) = self.reach(offset, Part::Write(part)) {
-                ask(errand, &part[..length]);
+            if let Some((access, length)) = self.reach(offset, Part::Write(part)) {
+                ask(access, &part[..length]);
             }
             rest = behind;
             offset = offset.saturating_add(length as u64);
@@ -108,7 +108,7 @@ impl Window {
 
     /// Makes the access, or says what is to be done for so many bytes of it. Under the lock, so that nothing is reached
     /// that was unmapped.
-    fn reach(&self, offset: u64, part: Part<'_>) -> Option<(Errand, usize)> {
+    fn reach(&self, offset: u64, part: Part<'_>) -> Option<(BlobAccess, usize)> {
         let blobs = self.lock();
         let (start, shown) = blobs.range(..=offset).next_back()?;
         let within = offset.checked_sub(*start)?;
@@ -133,11 +133,11 @@ impl Window {
                 None
             }
             BlobBytes::Renderers { resource_id } => {
-                let errand = Errand {
+                let access = BlobAccess {
                     resource_id: *resource_id,
                     offset: within,
                 };
-                Some((errand, length))
+                Some((access, length))
             }
         }
     }
@@ -220,12 +220,12 @@ mod tests {
 
     fn read(window: &Window, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0xee; length];
-        window.read(offset, &mut bytes, |errand, _| panic!("{errand:?}"));
+        window.read(offset, &mut bytes, |access, _| panic!("{access:?}"));
         bytes
     }
 
     fn write(window: &Window, offset: u64, bytes: &[u8]) {
-        window.write(offset, bytes, |errand, _| panic!("{errand:?}"));
+        window.write(offset, bytes, |access, _| panic!("{access:?}"));
     }
 
     #[test]
@@ -270,18 +270,18 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_without_a_file_is_the_renderers_errand_page_by_page() {
+    fn a_blob_without_a_file_is_the_renderers_access_page_by_page() {
         let mut window = Window::new(64 << 10);
         window.map(0x2000, 0x2000, blob(3, None)).unwrap();
         let mut asked = Vec::new();
         let mut bytes = [0; 8];
-        window.read(0x2ffc, &mut bytes, |errand, part| {
-            asked.push((errand.resource_id, errand.offset, part.len()));
+        window.read(0x2ffc, &mut bytes, |access, part| {
+            asked.push((access.resource_id, access.offset, part.len()));
             part.fill(4);
         });
         assert_eq!(bytes, [4; 8]);
-        window.write(0x2000 + 4996, &[1; 8], |errand, part| {
-            asked.push((errand.resource_id, errand.offset, part.len()));
+        window.write(0x2000 + 4996, &[1; 8], |access, part| {
+            asked.push((access.resource_id, access.offset, part.len()));
         });
         // Nothing behind the blob's last byte.
         assert_eq!(asked, [(3, 0xffc, 4), (3, 0x1000, 4), (3, 4996, 4)]);

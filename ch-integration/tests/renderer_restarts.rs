@@ -7,10 +7,10 @@ use std::process;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use ch_integration::renderer_process::{RemoteRenderer, RendererProgram};
 use rustix::process::{Pid, Signal, kill_process};
-use virtio_gpu_s3::testing::scene::{self, TEXTURE};
+use virtio_gpu_renderer_process::{RemoteRenderer, RendererProgram};
 use virtio_gpu_s3::{Rect, Renderer, RendererError};
+use virtio_gpu_s3_testing::scene::{self, TEXTURE};
 
 const RESTARTS: usize = 100;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use signal_hook::consts::SIGPIPE;
 use signal_hook::flag::register;
-use virtio_gpu_s3::testing::run_channels;
+use virtio_gpu_s3_testing::run_channels;
 
 fuzz_target!(
     init: {

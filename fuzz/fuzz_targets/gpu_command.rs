@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use virtio_gpu_s3::testing::run_requests;
+use virtio_gpu_s3_testing::run_requests;
 
 fuzz_target!(|bytes: &[u8]| {
     run_requests(bytes);

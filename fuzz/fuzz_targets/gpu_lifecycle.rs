@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use virtio_gpu_s3::testing::run_program;
+use virtio_gpu_s3_testing::run_program;
 
 fuzz_target!(|bytes: &[u8]| {
     run_program(bytes);

@@ -9,16 +9,15 @@
 //! which a host pointer would not.
 
 mod index;
-mod prefetch;
 mod reader;
 
 use vm_memory::GuestAddress;
 
 use crate::error::GuestError;
-use crate::memory::GuestMemoryBackend;
 use crate::protocol::wire::MemEntry;
 use index::Index;
 use reader::Reader;
+use vm_memory::GuestMemoryBackend;
 
 /// Rows up to here are over before the processor has seen where the copy goes, so the next ones are
 /// asked for. Longer ones it foresees itself.

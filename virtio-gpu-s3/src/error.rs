@@ -4,9 +4,7 @@
 
 use thiserror::Error;
 
-use crate::host_visible::MapError;
 use crate::protocol::{CommandId, Queue, ResponseType};
-use crate::renderer::RendererError;
 use crate::status::ErrorKind;
 
 /// A request the guest should not have made. It is answered, never fatal for the device.
@@ -147,42 +145,6 @@ impl GuestError {
             Self::Parameter { .. } => ErrorKind::Parameter,
             Self::Memory { .. } => ErrorKind::Memory,
             Self::Limit { .. } => ErrorKind::Limit,
-        }
-    }
-}
-
-/// Why a command failed, by blame.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum CommandError {
-    /// The guest's.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
-    /// The host's: its renderer failed a request that was in order.
-    #[error(transparent)]
-    Renderer(#[from] RendererError),
-    /// The host's: it could not map what is in order.
-    #[error(transparent)]
-    Map(#[from] MapError),
-}
-
-impl CommandError {
-    pub(crate) fn response(&self) -> ResponseType {
-        match self {
-            Self::Guest(error) => error.response(),
-            Self::Renderer(RendererError::OutOfMemory { .. }) => ResponseType::ERR_OUT_OF_MEMORY,
-            Self::Renderer(RendererError::Stream(error)) => error.response(),
-            Self::Renderer(RendererError::CrossDomain(error)) => error.response(),
-            Self::Renderer(_) | Self::Map(_) => ResponseType::ERR_UNSPEC,
-        }
-    }
-
-    pub(crate) fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Guest(error) => error.kind(),
-            Self::Renderer(RendererError::Stream(_) | RendererError::CrossDomain(_)) => {
-                ErrorKind::Stream
-            }
-            Self::Renderer(_) | Self::Map(_) => ErrorKind::Host,
         }
     }
 }

@@ -53,6 +53,7 @@
     )
 )]
 #![deny(missing_docs)]
+#![forbid(unsafe_code)]
 
 pub mod command;
 pub mod protocol;
@@ -60,6 +61,7 @@ pub mod renderer;
 pub mod saved_state;
 
 mod backing;
+mod command_error;
 mod config;
 mod device;
 mod display;
@@ -68,16 +70,12 @@ mod error;
 mod fence;
 mod geometry;
 mod host_visible;
-mod large_pages;
 mod limits;
-mod memory;
 mod pixel;
 mod resource;
 mod response;
 mod scanout;
 mod status;
-#[cfg(any(test, feature = "test-utils"))]
-pub mod testing;
 mod transfer;
 
 pub use config::{ConfigError, GpuConfig, OutputConfig};
@@ -88,13 +86,9 @@ pub use fence::{Completed, Fence, Timeline, Token};
 pub use geometry::Rect;
 pub use host_visible::{HOST_VISIBLE_SHM_ID, HostVisible, MapError};
 pub use limits::{LimitInfo, Limits};
-pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat};
-#[cfg(feature = "cross-domain")]
-pub use renderer::{CrossDomainConfig, CrossDomainRenderer, CrossDomainStartError};
+pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat, row_bytes};
 pub use renderer::{
     CrossDomainError, NullControl, NullRenderer, Renderer, RendererError, StreamError,
 };
-#[cfg(feature = "virgl")]
-pub use renderer::{RutabagaConfig, RutabagaRenderer, SignalledFences, StartError};
 pub use response::Response;
 pub use status::{Counters, ErrorCounters, ErrorKind, ScanoutStatus, Status};

@@ -225,7 +225,7 @@ fn over(source: [u8; 4], target: [u8; 4]) -> [u8; 4] {
 }
 
 /// Bytes of a row of `width` pixels without a gap.
-pub(crate) const fn row_bytes(width: u32) -> usize {
+pub const fn row_bytes(width: u32) -> usize {
     (width as usize).saturating_mul(BYTES_PER_PIXEL)
 }
 

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use crate::backing::Backing;
 use crate::error::GuestError;
 use crate::geometry::Rect;
-use crate::large_pages::zeros;
 use crate::pixel::{BYTES_PER_PIXEL, Frame, PixelFormat, row_bytes};
 use crate::protocol::BLOB_MEM_GUEST;
 use crate::renderer::{BlobParams, Resource3d};
+use memory_hints::zeros;
 
 /// Whether the guest of now knows an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 
 use virtio_gpu_s3::command::BlobLayout;
 use virtio_gpu_s3::protocol::ResponseType;
-use virtio_gpu_s3::testing::{GpuDriver, GuestBuffer, Layout, Screen, pattern, request};
 use virtio_gpu_s3::{Activation, PixelFormat, Rect, ResetKind};
+use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, Screen, pattern, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const UNSPEC: ResponseType = ResponseType::ERR_UNSPEC;

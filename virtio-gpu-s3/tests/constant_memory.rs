@@ -7,8 +7,8 @@ use std::fs;
 
 use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, ResponseType};
 use virtio_gpu_s3::renderer::Resource3d;
-use virtio_gpu_s3::testing::{GpuDriver, GuestBuffer, Layout, WithFence, config, request};
 use virtio_gpu_s3::{Gpu, NullDisplay, NullRenderer, PixelFormat, Rect};
+use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, WithFence, config, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const ROUNDS: u32 = 100_000;

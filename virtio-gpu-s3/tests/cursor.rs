@@ -3,8 +3,8 @@
 //! The cursor queue.
 
 use virtio_gpu_s3::protocol::{Queue, ResponseType};
-use virtio_gpu_s3::testing::{GpuDriver, Layout, Screen, Transport, request};
 use virtio_gpu_s3::{PixelFormat, Rect};
+use virtio_gpu_s3_testing::{GpuDriver, Layout, Screen, Transport, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 

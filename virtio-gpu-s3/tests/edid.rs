@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 
 use virtio_gpu_s3::protocol::wire;
-use virtio_gpu_s3::testing::{GpuDriver, request};
+use virtio_gpu_s3_testing::{GpuDriver, request};
 
 fn edid(width: u32, height: u32) -> Vec<u8> {
     let mut driver = GpuDriver::new(width, height);

@@ -4,11 +4,11 @@
 
 use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
-use virtio_gpu_s3::testing::{GpuDriver, Layout, WithFence, config, request};
 use virtio_gpu_s3::{
     Activation, Gpu, LimitInfo, Limits, NullControl, NullDisplay, NullRenderer, PixelFormat,
     ResetKind,
 };
+use virtio_gpu_s3_testing::{GpuDriver, Layout, WithFence, config, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const OUT_OF_MEMORY: ResponseType = ResponseType::ERR_OUT_OF_MEMORY;

@@ -3,8 +3,8 @@
 //! Blobs of the host in the guest's sight.
 
 use virtio_gpu_s3::protocol::{ResponseType, wire};
-use virtio_gpu_s3::testing::{GpuDriver, Layout, Region, Screen, config, request};
 use virtio_gpu_s3::{Activation, Gpu, NullControl, NullRenderer, PixelFormat, ResetKind};
+use virtio_gpu_s3_testing::{GpuDriver, Layout, Region, Screen, config, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const MAPPED: ResponseType = ResponseType::OK_MAP_INFO;

@@ -4,10 +4,10 @@
 //! CVEs and bugs of QEMU, virglrenderer, vhost-device-gpu, libkrun and rutabaga.
 
 use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, COMMANDS, CommandId, Queue, ResponseType, feature};
-use virtio_gpu_s3::testing::{
+use virtio_gpu_s3::{Activation, ErrorKind, Limits, PixelFormat, Rect, Response};
+use virtio_gpu_s3_testing::{
     Answer, GpuDriver, GuestBuffer, Layout, Transport, WithFence, config, pattern, request,
 };
-use virtio_gpu_s3::{Activation, ErrorKind, Limits, PixelFormat, Rect, Response};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const UNSPEC: ResponseType = ResponseType::ERR_UNSPEC;

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use virtio_gpu_s3::protocol::{Queue, ResponseType};
-use virtio_gpu_s3::testing::{
+use virtio_gpu_s3::{Activation, Gpu, Image, NullRenderer, PixelFormat, Rect, ResetKind};
+use virtio_gpu_s3_testing::{
     GpuDriver, GuestBuffer, Layout, Screen, Transport, config, pattern, run_program,
 };
-use virtio_gpu_s3::{Activation, Gpu, Image, NullRenderer, PixelFormat, Rect, ResetKind};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const UNSPEC: ResponseType = ResponseType::ERR_UNSPEC;

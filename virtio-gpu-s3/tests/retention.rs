@@ -5,10 +5,10 @@
 use std::thread;
 
 use virtio_gpu_s3::protocol::{ResponseType, feature};
-use virtio_gpu_s3::testing::{
+use virtio_gpu_s3::{Activation, GpuConfig, Limits, OutputConfig, PixelFormat, Rect, ResetKind};
+use virtio_gpu_s3_testing::{
     GpuDriver, GuestBuffer, GuestRam, Layout, WithFence, pattern, request,
 };
-use virtio_gpu_s3::{Activation, GpuConfig, Limits, OutputConfig, PixelFormat, Rect, ResetKind};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 

@@ -7,10 +7,10 @@ use virtio_gpu_s3::protocol::{ResponseType, feature};
 use virtio_gpu_s3::saved_state::{
     RestoreError, SaveError, SavedBinding, SavedContent, SavedGpu, SavedPicture, SavedResource,
 };
-use virtio_gpu_s3::testing::{GpuDriver, GuestBuffer, Layout, Screen, config, pattern, request};
 use virtio_gpu_s3::{
     Activation, Gpu, GpuConfig, Limits, NullRenderer, PixelFormat, Rect, ResetKind,
 };
+use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, Screen, config, pattern, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 /// One of everything, as version 1 wrote it.

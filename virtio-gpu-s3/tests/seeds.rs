@@ -3,14 +3,12 @@
 //! What the fuzzers start from: programs and requests that are known to lead somewhere, kept as
 //! files and run here.
 
-mod kept;
-
 use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::{COMMANDS, CommandId};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
-use virtio_gpu_s3::testing::{GuestBuffer, Step, request, run_program, run_requests};
+use virtio_gpu_s3_testing::{GuestBuffer, Step, request, run_program, run_requests};
 
-use kept::check;
+use virtio_gpu_s3_testing::kept::check;
 
 /// A likely command: what it takes, and its fence.
 fn likely(command: CommandId, takes: &[u8], fence: u8) -> Vec<u8> {

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3::protocol::wire;
-use virtio_gpu_s3::testing::{GpuDriver, GuestBuffer, Layout, pattern, request};
 use virtio_gpu_s3::{GpuConfig, OutputConfig, PixelFormat, Rect};
+use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, pattern, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use ch_integration::{DeviceOptions, GpuDevice, RendererPlace};
+use ch_integration::GpuDevice;
 use virtio_gpu_s3::Image;
+use virtio_gpu_worker::{Controlled, DeviceOptions, RendererPlace};
 use virtio_pci_freeze::{BarLayout, HoldSources, Layout, Retention};
 
 use crate::pci::PciFunction;
@@ -64,6 +65,6 @@ impl PciFunction for Function {
     }
 
     fn picture(&mut self) -> Result<Option<Image>> {
-        Ok(Some(self.device.screenshot(0, false)?))
+        Ok(Some(self.device.screenshot(0, false)?.image))
     }
 }

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use anyhow::{Context, Result, ensure};
-use virtio_gpu_s3::testing::{GuestBuffer, request};
 use virtio_gpu_s3::{Image, Rect};
+use virtio_gpu_s3_testing::{GuestBuffer, request};
 use virtio_pci_freeze::spec::FreezeModeValue;
 
 use crate::cores::Cores;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use ch_integration::{GpuActivation, GpuStart, GuestNotifier, InProcessGpu};
+use virtio_gpu_in_process::{GpuActivation, GpuStart, GuestNotifier, InProcessGpu};
 use virtio_pci_freeze::spec::VIRTIO_MSI_NO_VECTOR;
 use virtio_pci_freeze::{ActivationKind, QueueSetup, RingPosition};
 use vm_memory::GuestMemoryAtomic;
@@ -80,7 +80,7 @@ pub(super) fn start(ram: &mut Ram) -> Result<Contender> {
         queue: ControlQueue::new(ram, area, has_event_idx(features), transport.clone())?,
         picture: {
             let transport = Rc::clone(&transport);
-            Box::new(move || Ok(Some(transport.borrow().gpu.screenshot(0, false)?)))
+            Box::new(move || Ok(Some(transport.borrow().gpu.screenshot(0, false)?.image)))
         },
         sleeper: Some(Box::new(VmmSleeper { transport })),
     })

@@ -6,8 +6,8 @@
 use std::hint::black_box;
 
 use anyhow::{Context, Result, ensure};
-use virtio_gpu_s3::testing::request;
 use virtio_gpu_s3::{Image, Rect};
+use virtio_gpu_s3_testing::request;
 use vm_memory::GuestMemoryMmap;
 
 use super::{

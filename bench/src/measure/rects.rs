@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use anyhow::{Context, Result};
 use virtio_gpu_s3::Rect;
-use virtio_gpu_s3::testing::request;
+use virtio_gpu_s3_testing::request;
 use vm_memory::GuestMemoryMmap;
 
 use super::{

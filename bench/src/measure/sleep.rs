@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use virtio_gpu_s3::Rect;
-use virtio_gpu_s3::testing::request;
+use virtio_gpu_s3_testing::request;
 
 use super::{count, tidy, turns};
 use crate::contender::{Ability, Contender, Entrant, Kind};

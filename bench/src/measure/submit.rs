@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use anyhow::{Context, Result};
-use virtio_gpu_s3::testing::request;
+use virtio_gpu_s3_testing::request;
 
 use super::{PER_DOORBELL, count, seconds, tidy, turns};
 use crate::contender::{Ability, Contender, Entrant, Kind};

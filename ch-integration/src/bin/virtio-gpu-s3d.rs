@@ -12,21 +12,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-#[cfg(feature = "virgl")]
-use ch_integration::renderer_process::{RendererProgram, SUBCOMMAND, ServeError, serve};
-use ch_integration::socket::{SocketError, listen};
-use ch_integration::{
-    DeviceError, DeviceOptions, GpuDevice, GpuOption, HoldList, RendererPlace, Switch, control,
-    save_screens, vfio,
-};
+use ch_integration::{DeviceError, GpuDevice, vfio};
 use clap::{Parser, ValueEnum};
 use env_logger::Env;
+use host_util::socket::{SocketError, listen};
 use log::{LevelFilter, error, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::exit;
 use thiserror::Error as ThisError;
+use virtio_gpu_control as control;
+#[cfg(feature = "virgl")]
+use virtio_gpu_renderer_process::{RendererProgram, SUBCOMMAND, ServeError, serve};
 use virtio_gpu_s3::LimitInfo;
+use virtio_gpu_worker::{DeviceOptions, GpuOption, HoldList, RendererPlace, Switch, save_screens};
 use virtio_pci_freeze::{HoldSources, Layout, Retention};
 
 const EXAMPLE: &str = "\

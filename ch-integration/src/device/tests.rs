@@ -3,14 +3,14 @@
 //! Sleeps that have to wait for the renderer, as a driver sees them.
 
 use virtio_gpu_s3::renderer::{NullControl, NullRenderer};
-use virtio_gpu_s3::testing::request;
 use virtio_gpu_s3::{Outcome, Response};
+use virtio_gpu_s3_testing::request;
 use virtio_pci_freeze::spec::DeviceStatus;
 use virtio_pci_freeze::{Counters, FreezeState, HoldSources, Layout, Register, Retention};
 
+use virtio_gpu_worker::{QUIESCE_LIMIT, RendererPlace};
+
 use super::*;
-use crate::options::RendererPlace;
-use crate::worker::QUIESCE_LIMIT;
 
 /// A driver of a device whose renderer is slow at will.
 struct Guest {
@@ -31,7 +31,7 @@ impl Guest {
             },
             layout: Layout::Seed,
         };
-        let made = GpuDevice::with_renderer(&options, |_, _| Ok(Box::new(renderer)));
+        let made = GpuDevice::with_renderer(&options, |_| Ok(Box::new(renderer)));
         let guest = Self {
             device: made.unwrap(),
             renderer: control,
@@ -60,7 +60,7 @@ impl Guest {
 
     /// Executes a command without a ring.
     fn command(&self, request: Vec<u8>) -> Outcome {
-        let outcome = self.device.run(move |gpu| {
+        let outcome = self.device.worker.with_gpu(move |gpu| {
             let memory = GuestMemoryMmap::<()>::new();
             gpu.control(&request, &memory, &mut Response::default())
         });
@@ -70,8 +70,11 @@ impl Guest {
     /// Lets the renderer finish the command.
     fn finish(&self) {
         self.renderer.hold_fences(false);
-        let answered = self.device.run(|gpu| gpu.take_completed().count());
-        assert_eq!(answered, Some(1));
+        let answered = self
+            .device
+            .worker
+            .with_gpu(|gpu| gpu.take_completed().count());
+        assert_eq!(answered, Ok(1));
     }
 
     fn read(&self, register: Register) -> u64 {

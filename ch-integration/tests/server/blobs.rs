@@ -5,8 +5,9 @@
 use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::{CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
-use virtio_gpu_s3::testing::scene::TEXTURE;
-use virtio_gpu_s3::testing::{GuestBuffer, request};
+use virtio_gpu_s3_testing::scene::TEXTURE;
+use virtio_gpu_s3_testing::{GuestBuffer, request};
+use virtio_gpu_worker::Controlled;
 use virtio_pci_freeze::spec::{cap_type, pci};
 use virtio_pci_freeze::{BarLayout, Register};
 use vm_memory::{Bytes, GuestAddress};
@@ -291,7 +292,7 @@ fn vulkan_reads_its_commands_from_the_region_and_answers_there() {
     let show = request::set_scanout_blob(0, 50, rect, &layout);
     assert_eq!(send(&mut vmm, &show), OK);
     assert_eq!(send(&mut vmm, &request::resource_flush(50, rect)), OK);
-    let image = server.device.screenshot(0, false).unwrap();
+    let image = server.device.screenshot(0, false).unwrap().image;
     assert_eq!(image.pixels[..4], [3, 2, 1, 255]);
     // What was unmapped is not there, and can be mapped elsewhere.
     assert_eq!(send(&mut vmm, &request::resource_unmap_blob(50)), OK);

@@ -5,8 +5,9 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
+use virtio_gpu_worker::Controlled;
 
-use ch_integration::socket::{SocketError, listen};
+use host_util::socket::{SocketError, listen};
 use tempfile::TempDir;
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 

@@ -6,11 +6,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
-use ch_integration::control;
-use ch_integration::socket::listen;
+use host_util::socket::listen;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use virtio_gpu_s3::testing::request;
+use virtio_gpu_s3_testing::request;
 use virtio_pci_freeze::Register;
 
 use crate::vmm::{Server, Vmm, wait_until};
@@ -37,7 +36,7 @@ fn start() -> (Server, TempDir, Person) {
     let server = Server::start();
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("control");
-    control::serve(listen(&path).unwrap(), server.device.clone()).unwrap();
+    virtio_gpu_control::serve(listen(&path).unwrap(), server.device.clone()).unwrap();
     let reader = BufReader::new(UnixStream::connect(path).unwrap());
     (server, directory, Person { reader })
 }

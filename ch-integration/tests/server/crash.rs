@@ -7,15 +7,16 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use virtio_gpu_worker::Controlled;
 
-use ch_integration::renderer_process::{RemoteRenderer, RendererProgram};
-use ch_integration::{Event, EventKind, RendererPlace};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{TempDir, tempfile};
+use virtio_gpu_renderer_process::{RemoteRenderer, RendererProgram};
 use virtio_gpu_s3::protocol::ResponseType;
-use virtio_gpu_s3::testing::request;
-use virtio_gpu_s3::testing::scene::TEXTURE;
+use virtio_gpu_s3_testing::request;
+use virtio_gpu_s3_testing::scene::TEXTURE;
+use virtio_gpu_worker::{Event, EventKind, RendererPlace};
 use virtio_pci_freeze::Register;
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 

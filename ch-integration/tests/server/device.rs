@@ -5,11 +5,12 @@
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use virtio_gpu_worker::Controlled;
 
-use ch_integration::{Event, EventKind, State};
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_MSIX_IRQ_INDEX,
 };
+use virtio_gpu_worker::{Event, EventKind, State};
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 use virtio_pci_freeze::{HoldReason, Register};
 
@@ -100,9 +101,9 @@ fn a_ring_that_makes_no_sense_asks_for_a_reset_and_a_reset_cures_it() {
     );
     assert!(vmm.status().contains(DeviceStatus::DEVICE_NEEDS_RESET));
     let state = || server.device.status().map(|status| status.state);
-    assert_eq!(state(), Some(State::NeedsReset));
+    assert_eq!(state(), Ok(State::NeedsReset));
     vmm.start_driver();
-    assert_eq!(state(), Some(State::Running));
+    assert_eq!(state(), Ok(State::Running));
     assert_eq!(display_info(&mut vmm)[..4], RESP_OK_DISPLAY_INFO);
 }
 

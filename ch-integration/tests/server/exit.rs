@@ -11,15 +11,15 @@ use std::thread;
 #[cfg(feature = "virgl")]
 use std::time::Duration;
 
-use ch_integration::GpuOption;
 use png::Decoder;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::ResponseType;
 #[cfg(feature = "virgl")]
-use virtio_gpu_s3::testing::scene;
-use virtio_gpu_s3::testing::{GuestBuffer, request};
+use virtio_gpu_s3_testing::scene;
+use virtio_gpu_s3_testing::{GuestBuffer, request};
+use virtio_gpu_worker::GpuOption;
 use vm_memory::{Bytes, GuestAddress};
 
 #[cfg(feature = "virgl")]

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ch_integration::renderer_process::{RemoteRenderer, RendererProgram};
 use rustix::process::{Pid, Signal, kill_process};
+use virtio_gpu_renderer_process::{RemoteRenderer, RendererProgram};
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3::renderer::Work;
-use virtio_gpu_s3::testing::request;
 use virtio_gpu_s3::{Fence, Limits, Renderer, RendererError, Timeline};
+use virtio_gpu_s3_testing::request;
 
 use crate::crash::{Patient, connect, draw};
 use crate::virgl::{clear, make_target, send};

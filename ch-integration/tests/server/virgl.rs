@@ -3,7 +3,8 @@
 //! 3D through a ring.
 
 use virtio_gpu_s3::protocol::ResponseType;
-use virtio_gpu_s3::testing::{request, scene};
+use virtio_gpu_s3_testing::{request, scene};
+use virtio_gpu_worker::Controlled;
 use virtio_pci_freeze::Register;
 use virtio_pci_freeze::spec::pci;
 use vm_memory::{Bytes, GuestAddress};

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "virgl")]
-use ch_integration::renderer_process::RendererProgram;
-use ch_integration::socket::listen;
-use ch_integration::{DeviceOptions, GpuDevice, RendererPlace, VECTORS, vfio};
+use ch_integration::{GpuDevice, VECTORS, vfio};
+use host_util::socket::listen;
 use tempfile::TempDir;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_CONFIG_REGION_INDEX,
     VFIO_PCI_MSIX_IRQ_INDEX,
 };
 use vfio_user::Client;
+#[cfg(feature = "virgl")]
+use virtio_gpu_renderer_process::RendererProgram;
+use virtio_gpu_worker::{DeviceOptions, RendererPlace};
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 use virtio_pci_freeze::{HoldSources, Layout, Register, Retention};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use virtio_gpu_s3::testing::{GpuDriver, Layout, config, request};
 use virtio_gpu_s3::{
     Activation, Gpu, Limits, NullDisplay, NullRenderer, PixelFormat, Rect, ResetKind, Response,
 };
+use virtio_gpu_s3_testing::{GpuDriver, Layout, config, request};
 
 const ROUNDS: usize = 200;
 

@@ -16,8 +16,8 @@ mod lifecycle;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use virtio_gpu_s3::testing::{GpuDriver, GuestBuffer, Layout, config, pattern, request};
 use virtio_gpu_s3::{Gpu, NullDisplay, NullRenderer, PixelFormat, Rect, Response};
+use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, config, pattern, request};
 
 const WIDTH: u32 = 1920;
 const HEIGHT: u32 = 1080;

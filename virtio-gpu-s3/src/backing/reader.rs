@@ -5,10 +5,10 @@
 use vm_memory::bitmap::MS;
 use vm_memory::{Address, GuestAddress, GuestMemoryRegion, VolatileSlice};
 
-use super::prefetch::{prefetch, prefetch_row, prefetch_start};
 use super::{Backing, Rows, Segment};
 use crate::error::GuestError;
-use crate::memory::GuestMemoryBackend;
+use memory_hints::{prefetch, prefetch_row, prefetch_start};
+use vm_memory::GuestMemoryBackend;
 
 /// Rows that are looked up together, and the start of each asked for: finding the page is what takes
 /// time.

@@ -4,8 +4,8 @@
 
 use super::Gpu;
 use super::two_d::check_covers;
-use crate::error::{CommandError, GuestError};
-use crate::memory::GuestMemoryBackend;
+use crate::command_error::CommandError;
+use crate::error::GuestError;
 use crate::protocol::wire::MemEntry;
 use crate::protocol::{
     BLOB_FLAG_USE_CROSS_DEVICE, BLOB_FLAG_USE_MAPPABLE, BLOB_FLAG_USE_SHAREABLE, BLOB_MEM_GUEST,
@@ -14,6 +14,7 @@ use crate::protocol::{
 use crate::renderer::{BlobParams, GuestPages, Pages};
 use crate::resource::{Blob, Content, Resource};
 use crate::response::Reply;
+use vm_memory::GuestMemoryBackend;
 
 const KNOWN_FLAGS: u32 =
     BLOB_FLAG_USE_MAPPABLE | BLOB_FLAG_USE_SHAREABLE | BLOB_FLAG_USE_CROSS_DEVICE;

@@ -5,15 +5,16 @@
 use std::collections::BTreeSet;
 
 use super::Gpu;
-use crate::error::{CommandError, GuestError};
+use crate::command_error::CommandError;
+use crate::error::GuestError;
 use crate::geometry::Rect;
-use crate::memory::GuestMemoryBackend;
 use crate::pixel::row_bytes;
 use crate::protocol::{feature, wire};
 use crate::renderer::{GuestPages, Pages};
 use crate::resource::{Content, Rendered, Retention};
 use crate::response::Reply;
 use crate::status::ErrorKind;
+use vm_memory::GuestMemoryBackend;
 
 /// A guest's rendering context, as far as it is not the renderer's.
 #[derive(Debug)]

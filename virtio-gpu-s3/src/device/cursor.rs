@@ -6,14 +6,15 @@ use super::Gpu;
 use super::two_d::wrong;
 use crate::backing::Rows;
 use crate::command::CursorCommand;
-use crate::error::{CommandError, GuestError};
+use crate::command_error::CommandError;
+use crate::error::GuestError;
 use crate::geometry::Rect;
-use crate::memory::GuestMemoryBackend;
 use crate::pixel::{PixelFormat, row_bytes};
 use crate::protocol::CURSOR_SIZE;
 use crate::resource::Content;
 use crate::response::Reply;
 use crate::scanout::{CURSOR_BYTES, CursorShape};
+use vm_memory::GuestMemoryBackend;
 
 impl Gpu {
     pub(super) fn cursor_command<M: GuestMemoryBackend + ?Sized>(

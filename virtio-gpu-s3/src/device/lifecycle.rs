@@ -85,6 +85,8 @@ impl Gpu {
             config: _,
             negotiated,
             events_read,
+            // Told at once, whoever drives the device.
+            config_changed: _,
             resources: _,
             contexts: _,
             mappings: _,

@@ -4,7 +4,8 @@
 
 use super::Gpu;
 use super::two_d::wrong;
-use crate::error::{CommandError, GuestError};
+use crate::command_error::CommandError;
+use crate::error::GuestError;
 use crate::host_visible::HostVisible;
 use crate::protocol::{BLOB_FLAG_USE_MAPPABLE, CommandId, MAP_CACHE_MASK, wire};
 use crate::renderer::RendererError;

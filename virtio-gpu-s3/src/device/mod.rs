@@ -24,12 +24,12 @@ use std::{fmt, mem};
 use zerocopy::FromZeros;
 
 use crate::command::{self, Command, Decoded, Rendering};
+use crate::command_error::CommandError;
 use crate::config::{ConfigError, GpuConfig, OutputConfig};
 use crate::display::DisplaySink;
-use crate::error::{CommandError, GuestError};
+use crate::error::GuestError;
 use crate::fence::{Completed, Fence, Fences, Timeline, Token};
 use crate::host_visible::HostVisible;
-use crate::memory::GuestMemoryBackend;
 use crate::pixel::Image;
 use crate::protocol::{
     EVENT_DISPLAY, FLAG_FENCE, FLAG_INFO_RING_IDX, MAX_RING_IDX, Queue, feature, wire,
@@ -42,6 +42,7 @@ use crate::status::{Counters, ScanoutStatus, Status};
 use context::Context;
 use mapping::Mapping;
 use three_d::Direction;
+use vm_memory::GuestMemoryBackend;
 
 pub use lifecycle::{Activation, Outstanding, ResetKind};
 
@@ -62,6 +63,8 @@ pub struct Gpu {
     config: GpuConfig,
     negotiated: u64,
     events_read: u32,
+    /// Whether the driver has not been told of a change.
+    config_changed: bool,
     resources: Resources,
     contexts: BTreeMap<u32, Context>,
     /// What is mapped into the host visible region, by offset.
@@ -104,6 +107,7 @@ impl Gpu {
             config,
             negotiated: 0,
             events_read: 0,
+            config_changed: false,
             resources: Resources::default(),
             contexts: BTreeMap::new(),
             mappings: BTreeMap::new(),
@@ -143,6 +147,12 @@ impl Gpu {
     /// A guest's write to the device configuration. Only `events_clear` can be written: each bit
     /// set clears the same bit of `events_read` (VIRTIO 1.4 §5.7.4.1).
     pub fn write_config(&mut self, offset: usize, data: &[u8]) {
+        self.clear_events(Self::events_clear(offset, data));
+    }
+
+    /// What a write to the device configuration puts into `events_clear`; 0 where it does not reach
+    /// that.
+    pub fn events_clear(offset: usize, data: &[u8]) -> u32 {
         let mut clear = [0; 4];
         let first = mem::offset_of!(wire::Config, events_clear);
         for (index, byte) in data.iter().enumerate() {
@@ -154,17 +164,30 @@ impl Gpu {
                 *slot = *byte;
             }
         }
-        self.events_read &= !u32::from_le_bytes(clear);
+        u32::from_le_bytes(clear)
     }
 
-    /// The user resized an output. The caller then raises a configuration change interrupt.
+    /// The driver has seen these events (VIRTIO 1.4 §5.7.4.1).
+    pub fn clear_events(&mut self, events: u32) {
+        self.events_read &= !events;
+    }
+
+    /// The user resized an output, of which the driver is to be told: see
+    /// [`take_config_change`](Self::take_config_change).
     ///
     /// # Errors
     /// No such output, or an impossible size.
     pub fn resize_output(&mut self, index: usize, output: OutputConfig) -> Result<(), ConfigError> {
         self.config.set_output(index, output)?;
         self.events_read |= EVENT_DISPLAY;
+        self.config_changed = true;
         Ok(())
+    }
+
+    /// Whether the device changed its configuration since the last call, other than for the driver:
+    /// the caller then tells the driver (VIRTIO 1.4 §2.5).
+    pub fn take_config_change(&mut self) -> bool {
+        mem::take(&mut self.config_changed)
     }
 
     /// Executes one request of the control queue.

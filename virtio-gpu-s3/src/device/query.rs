@@ -5,8 +5,9 @@
 use zerocopy::FromZeros;
 
 use super::Gpu;
+use crate::command_error::CommandError;
 use crate::edid;
-use crate::error::{CommandError, GuestError};
+use crate::error::GuestError;
 use crate::geometry::Rect;
 use crate::protocol::wire;
 use crate::response::Reply;

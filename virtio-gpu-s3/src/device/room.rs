@@ -6,10 +6,10 @@ use super::Gpu;
 use super::context::ATTACHMENT_BYTES;
 use crate::backing::Backing;
 use crate::error::GuestError;
-use crate::memory::GuestMemoryBackend;
 use crate::protocol::wire::MemEntry;
 use crate::resource::{Resource, Retention};
 use crate::status::ErrorKind;
+use vm_memory::GuestMemoryBackend;
 
 impl Gpu {
     pub(super) fn check_new_resource_id(&self, id: u32) -> Result<(), GuestError> {

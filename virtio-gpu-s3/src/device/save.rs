@@ -22,6 +22,8 @@ impl Gpu {
             config,
             negotiated,
             events_read,
+            // A driver that is restored is told of its events by `events_read`.
+            config_changed: _,
             resources,
             contexts,
             // Only what is in the renderer can be mapped.

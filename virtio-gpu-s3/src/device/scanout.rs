@@ -6,15 +6,16 @@ use super::Gpu;
 use super::two_d::wrong;
 use crate::backing::Rows;
 use crate::command::BlobLayout;
-use crate::error::{CommandError, GuestError};
+use crate::command_error::CommandError;
+use crate::error::GuestError;
 use crate::geometry::Rect;
-use crate::memory::GuestMemoryBackend;
 use crate::pixel::{PixelFormat, row_bytes};
 use crate::protocol::Format;
 use crate::renderer::Renderer;
 use crate::resource::{Content, Pixels, Rendered, Resource, Resources};
 use crate::response::Reply;
 use crate::scanout::{Binding, BlobPlane};
+use vm_memory::GuestMemoryBackend;
 
 impl Gpu {
     pub(super) fn set_scanout(

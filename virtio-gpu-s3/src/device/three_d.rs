@@ -7,13 +7,14 @@ use zerocopy::little_endian::U64;
 use super::Gpu;
 use super::two_d::wrong;
 use crate::backing::Backing;
-use crate::error::{CommandError, GuestError};
+use crate::command_error::CommandError;
+use crate::error::GuestError;
 use crate::fence::Fence;
-use crate::memory::GuestMemoryBackend;
 use crate::renderer::{Pages, Renderer, RendererError, Resource3d, Transfer3d, Work, run};
 use crate::resource::{Content, Rendered, Resource};
 use crate::response::Reply;
 use crate::transfer::check_transfer;
+use vm_memory::GuestMemoryBackend;
 
 /// Mip levels of the largest texture there is (32768 pixels).
 const MAX_LEVEL: u32 = 15;

@@ -4,14 +4,15 @@
 
 use super::Gpu;
 use crate::backing::{Backing, Rows};
-use crate::error::{CommandError, GuestError};
+use crate::command_error::CommandError;
+use crate::error::GuestError;
 use crate::geometry::Rect;
-use crate::memory::GuestMemoryBackend;
 use crate::pixel::{PixelFormat, row_bytes};
 use crate::protocol::wire::MemEntry;
 use crate::renderer::{Pages, Transfer3d};
 use crate::resource::{Content, Pixels, Resource};
 use crate::response::Reply;
+use vm_memory::GuestMemoryBackend;
 
 impl Gpu {
     pub(super) fn resource_create_2d(

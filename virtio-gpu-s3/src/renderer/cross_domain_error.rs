@@ -128,8 +128,8 @@ impl CrossDomainError {
         }
     }
 
-    #[cfg(feature = "cross-domain")]
-    pub(crate) fn limit(what: &'static str, asked: u64, left: u64) -> Self {
+    /// [`Limit`](Self::Limit), in words of the program's own.
+    pub const fn limit(what: &'static str, asked: u64, left: u64) -> Self {
         Self::Limit {
             what: Cow::Borrowed(what),
             asked,
@@ -137,8 +137,8 @@ impl CrossDomainError {
         }
     }
 
-    #[cfg(feature = "cross-domain")]
-    pub(crate) fn no_file(what: &'static str, id: u32) -> Self {
+    /// [`NoSuchFile`](Self::NoSuchFile) likewise.
+    pub const fn no_file(what: &'static str, id: u32) -> Self {
         Self::NoSuchFile {
             what: Cow::Borrowed(what),
             id,

@@ -2,14 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who draws in 3D.
 
-#[cfg(feature = "cross-domain")]
-mod cross_domain;
 mod cross_domain_error;
 mod null;
 mod pages;
-#[cfg(feature = "virgl")]
-mod rutabaga;
-pub(crate) mod stream;
+pub mod stream;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,13 +14,9 @@ use std::fs::File;
 use thiserror::Error;
 use vm_memory::FileOffset;
 
-#[cfg(feature = "cross-domain")]
-pub use cross_domain::{CrossDomainConfig, CrossDomainRenderer, CrossDomainStartError};
 pub use cross_domain_error::CrossDomainError;
 pub use null::{NullControl, NullRenderer};
 pub(crate) use pages::Pages;
-#[cfg(feature = "virgl")]
-pub use rutabaga::{RutabagaConfig, RutabagaRenderer, SignalledFences, StartError};
 pub use stream::StreamError;
 
 use crate::error::GuestError;
@@ -142,7 +134,7 @@ pub struct Transfer3d {
 
 impl Transfer3d {
     /// `rect` of a picture whose rows are as far apart in memory as it is wide: that is what a stride of 0 says.
-    pub(crate) const fn of_rect(rect: Rect, offset: u64) -> Self {
+    pub const fn of_rect(rect: Rect, offset: u64) -> Self {
         Self {
             x: rect.x,
             y: rect.y,
@@ -505,10 +497,10 @@ pub trait Renderer: Send + fmt::Debug {
 }
 
 /// Does `work`, without a fence.
-pub(crate) fn run<R: Renderer + ?Sized>(
-    renderer: &mut R,
-    work: Work<'_>,
-) -> Result<(), RendererError> {
+///
+/// # Errors
+/// As those of the call for the work.
+pub fn run<R: Renderer + ?Sized>(renderer: &mut R, work: Work<'_>) -> Result<(), RendererError> {
     match work {
         Work::Submit {
             ctx_id,

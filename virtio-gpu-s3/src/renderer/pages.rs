@@ -7,7 +7,7 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryRegion};
 use super::{GuestPages, MappedRegion, RegionPiece};
 use crate::backing::{Backing, Rows};
 use crate::error::GuestError;
-use crate::memory::GuestMemoryBackend;
+use vm_memory::GuestMemoryBackend;
 
 pub(crate) struct Pages<'a, M: ?Sized> {
     pub(crate) backing: &'a Backing,

@@ -9,10 +9,6 @@
 //!
 //! A command is a dword of number (8 bits), object type (8) and length in dwords (16), and so many
 //! dwords more.
-#![cfg_attr(
-    not(any(test, feature = "test-utils", feature = "virgl")),
-    expect(dead_code, reason = "streams go to virglrenderer only")
-)]
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,12 +23,12 @@ use crate::transfer::check_transfer;
 
 /// Sub-contexts of one context. Each is an OpenGL context of the host; a driver makes one for each
 /// that its client makes.
-pub(crate) const MAX_SUB_CONTEXTS: usize = 1024;
+pub const MAX_SUB_CONTEXTS: usize = 1024;
 /// Resources that a context has made in a stream and not yet taken as blobs. A driver takes each at
 /// once.
-pub(crate) const MAX_UNTAKEN: usize = 1024;
+pub const MAX_UNTAKEN: usize = 1024;
 /// Their bytes, estimated as the device estimates its own resources.
-pub(crate) const MAX_UNTAKEN_BYTES: u64 = 1 << 30;
+pub const MAX_UNTAKEN_BYTES: u64 = 1 << 30;
 
 /// Numbers of the commands that are looked at.
 mod command {
@@ -146,16 +142,16 @@ impl StreamError {
 
 /// A resource that a command names.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Target<'a> {
+pub struct Target<'a> {
     /// `None` if a blob's, whose kind only its context knows.
-    pub(crate) params: Option<&'a Resource3d>,
+    pub params: Option<&'a Resource3d>,
     /// Bytes of guest memory.
-    pub(crate) backing: u64,
+    pub backing: u64,
 }
 
 /// What a context has made in its streams that the device does not count.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Growth {
+pub struct Growth {
     sub_contexts: BTreeSet<u32>,
     /// Estimated bytes, by blob id.
     untaken: BTreeMap<u32, u64>,
@@ -171,7 +167,7 @@ enum Change {
 
 impl Growth {
     /// A blob took what was made under `blob_id`.
-    pub(crate) fn take(&mut self, blob_id: u64) {
+    pub fn take(&mut self, blob_id: u64) {
         let taken = u32::try_from(blob_id).ok();
         let bytes = taken.and_then(|id| self.untaken.remove(&id));
         self.untaken_bytes = self.untaken_bytes.saturating_sub(bytes.unwrap_or(0));
@@ -199,8 +195,11 @@ impl Growth {
     }
 }
 
-/// `Ok` if virglrenderer may have the stream.
-pub(crate) fn check<'a>(
+/// Looks at a stream, of which `target` knows the resources, and notes in `growth` what it makes.
+///
+/// # Errors
+/// virglrenderer must not have the stream; `growth` is as before.
+pub fn check<'a>(
     stream: &[u32],
     target: impl Fn(u32) -> Option<Target<'a>>,
     growth: &mut Growth,

@@ -3,8 +3,8 @@
 //! Fences and their timelines.
 
 use virtio_gpu_s3::protocol::feature;
-use virtio_gpu_s3::testing::{Answer, GpuDriver, WithFence, request};
 use virtio_gpu_s3::{Activation, ResetKind, Timeline, Token};
+use virtio_gpu_s3_testing::{Answer, GpuDriver, WithFence, request};
 
 use super::{OK, PARAMETER, RESOURCE_ID, WHOLE, fill, with_texture};
 

@@ -7,10 +7,10 @@ mod fences;
 use virtio_gpu_s3::command::BlobLayout;
 use virtio_gpu_s3::protocol::{CommandId, Queue, ResponseType, wire};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
-use virtio_gpu_s3::testing::{GpuDriver, GuestBuffer, Layout, Screen, config, pattern, request};
 use virtio_gpu_s3::{
     Activation, Gpu, Limits, NullControl, NullRenderer, PixelFormat, Rect, ResetKind, Response,
 };
+use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, Screen, config, pattern, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const UNSPEC: ResponseType = ResponseType::ERR_UNSPEC;

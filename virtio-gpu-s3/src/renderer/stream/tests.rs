@@ -1,7 +1,7 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 use super::*;
-use crate::error::CommandError;
+use crate::command_error::CommandError;
 use crate::renderer::RendererError;
 use crate::status::ErrorKind;
 

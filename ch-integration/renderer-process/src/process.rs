@@ -1,0 +1,374 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The life of one renderer process, as the device sees it.
+
+use std::io::Error as IoError;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use libc::SIGKILL;
+use thiserror::Error;
+use virtio_gpu_s3::Fence;
+use virtio_gpu_s3::renderer::CapsetInfo;
+
+use super::channel::{Buffer, Channel, ChannelError};
+use super::line::{FenceReader, Line};
+use super::protocol::{Head, MAX_FENCES, MessageError, Signalled, Start, Started, split};
+use super::scratch::{Scratch, ScratchError};
+use super::{RendererProgram, SUBCOMMAND, Wake, messages};
+use host_util::adaptive_polling::{AdaptivePolling, FOR_RENDERER};
+
+/// Compiling Mesa's first shaders takes most of a second on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// Fences that nobody took: more than the queue of any device has room for.
+const MAX_SIGNALLED: usize = 1 << 16;
+
+/// A renderer's process that does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartProcessError {
+    /// The program cannot be run.
+    #[error("Cannot run '{program}': {why}")]
+    Spawn {
+        /// Its path.
+        program: String,
+        /// What the host said.
+        why: String,
+    },
+    /// No socket, memory or thread for it.
+    #[error("Cannot talk to the renderer's process: {why}")]
+    Channel {
+        /// What the host said.
+        why: String,
+    },
+    /// It started, and the renderer did not.
+    #[error("The renderer does not start: {why}")]
+    Renderer {
+        /// What it said.
+        why: String,
+    },
+    /// A renderer that is started again speaks the same command sets, as the guest knows them.
+    #[error("The renderer came back with other capsets")]
+    OtherCapsets,
+    /// It ended too often to be started again.
+    #[error("The renderer ended {count} times within {} s", window.as_secs())]
+    TooOften {
+        /// How often it was started again.
+        count: usize,
+        /// In which time.
+        window: Duration,
+    },
+}
+
+fn channel_error(error: &impl ToString) -> StartProcessError {
+    StartProcessError::Channel {
+        why: error.to_string(),
+    }
+}
+
+impl From<ChannelError> for StartProcessError {
+    fn from(error: ChannelError) -> Self {
+        channel_error(&error)
+    }
+}
+
+impl From<ScratchError> for StartProcessError {
+    fn from(error: ScratchError) -> Self {
+        channel_error(&error)
+    }
+}
+
+impl From<MessageError> for StartProcessError {
+    fn from(error: MessageError) -> Self {
+        channel_error(&error)
+    }
+}
+
+/// A backing's entry has 16 bytes in a request, and its piece 25 at most in a message.
+const PIECE_PER_ENTRY: usize = 2;
+
+/// A renderer's process, ended and waited for when this is dropped.
+#[derive(Debug)]
+pub(super) struct Process {
+    calls: Channel,
+    buffer: Buffer,
+    polling: AdaptivePolling,
+    scratch: Scratch,
+    line: Line,
+    fences: FenceReader,
+    id: u32,
+    watch: Arc<Watch>,
+    /// Ends when the process does.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread that waits for fences finds, and how to end it.
+#[derive(Debug)]
+struct Watch {
+    fences: Channel,
+    state: Mutex<State>,
+    wake: Arc<Wake>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    signalled: Vec<Fence>,
+    /// Why this process ended it.
+    blame: Option<String>,
+    ended: Option<String>,
+    /// Whether its end is news: it had begun, and is still wanted.
+    wanted: bool,
+}
+
+/// A child that leaves no zombie.
+struct Reaped(Child);
+
+impl Reaped {
+    fn end(&mut self) -> Result<ExitStatus, IoError> {
+        // One that has ended stays as it ended.
+        drop(self.0.kill());
+        self.0.wait()
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        drop(self.end());
+    }
+}
+
+impl Process {
+    /// Starts `program`, and waits until its renderer speaks.
+    pub(super) fn start(
+        program: &RendererProgram,
+        wake: &Arc<Wake>,
+    ) -> Result<(Self, Vec<CapsetInfo>), StartProcessError> {
+        let (calls, their_calls) = Channel::pair()?;
+        let (fences, their_fences) = Channel::pair()?;
+        let room = program.max_request.saturating_mul(PIECE_PER_ENTRY);
+        let (scratch, their_scratch) = Scratch::new(room)?;
+        // Its sockets are where a program's input and output are, so no number has to be agreed on.
+        let child = Command::new(&program.path)
+            .arg(SUBCOMMAND)
+            .stdin(Stdio::from(their_calls))
+            .stdout(Stdio::from(their_fences))
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| StartProcessError::Spawn {
+                program: program.path.display().to_string(),
+                why: error.to_string(),
+            })?;
+        let mut process = Self::watched(Reaped(child), calls, fences, scratch, wake)?;
+        let capsets = process.greet(their_scratch, program)?;
+        Ok((process, capsets))
+    }
+
+    fn watched(
+        mut child: Reaped,
+        calls: Channel,
+        fences: Channel,
+        scratch: Scratch,
+        wake: &Arc<Wake>,
+    ) -> Result<Self, StartProcessError> {
+        let id = child.0.id();
+        let watch = Arc::new(Watch {
+            fences,
+            state: Mutex::default(),
+            wake: wake.clone(),
+        });
+        let printed = child.0.stderr.take();
+        let watching = watch.clone();
+        let line = scratch.line();
+        let mut process = Self {
+            calls,
+            buffer: Buffer::new(),
+            polling: AdaptivePolling::default(),
+            fences: FenceReader::new(line.clone()),
+            line,
+            scratch,
+            id,
+            watch,
+            thread: None,
+        };
+        process.thread = Some(spawn("renderer-fences", move || watching.run(child))?);
+        if let Some(printed) = printed {
+            // Nobody waits for this one, as a helper that the renderer started may print on.
+            drop(spawn("renderer-log", move || messages::log(printed))?);
+        }
+        Ok(process)
+    }
+
+    fn greet(
+        &mut self,
+        their_scratch: OwnedFd,
+        program: &RendererProgram,
+    ) -> Result<Vec<CapsetInfo>, StartProcessError> {
+        self.calls.limit(START_LIMIT)?;
+        let head = Head::of(&Start {
+            scratch: self.scratch.length() as u64,
+            venus: program.venus,
+        })?;
+        let sent = self
+            .calls
+            .send(head.bytes(), &[], Some(their_scratch.as_fd()));
+        drop(their_scratch);
+        let answer = sent.and_then(|()| self.calls.receive(&mut self.buffer));
+        let capsets = match answer {
+            Ok(message) => {
+                let (started, _): (Started, _) = split(message)?;
+                started.map_err(|why| StartProcessError::Renderer { why })?
+            }
+            Err(error) => {
+                let why = self.end(&error);
+                return Err(StartProcessError::Renderer { why });
+            }
+        };
+        self.calls.limit(program.call_limit)?;
+        let mut state = self.watch.lock();
+        state.wanted = true;
+        match state.ended.clone() {
+            Some(why) => Err(StartProcessError::Renderer { why }),
+            None => Ok(capsets),
+        }
+    }
+
+    /// Sends one message.
+    pub(super) fn send(&self, head: &Head, fd: Option<BorrowedFd<'_>>) -> Result<(), ChannelError> {
+        if fd.is_none() && self.line.calls().put(head.bytes()) {
+            return Ok(());
+        }
+        self.calls.send(head.bytes(), &[], fd)
+    }
+
+    /// Waits for the answer to one.
+    pub(super) fn receive(&mut self) -> Result<&[u8], ChannelError> {
+        let answers = self.line.answers();
+        let found = self.polling.look(FOR_RENDERER, || answers.is_full()) || !answers.sleep();
+        self.polling.found();
+        if found {
+            return self.buffer.fill(|room| answers.take(room));
+        }
+        let received = self.calls.receive(&mut self.buffer);
+        answers.wake();
+        received
+    }
+
+    /// The same, with bytes and the file that may come along, for which there is room in the socket only.
+    pub(super) fn receive_with_fd(&mut self) -> Result<(&[u8], Option<OwnedFd>), ChannelError> {
+        self.calls.receive_with_fd(&mut self.buffer)
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Fences that signalled since the last call.
+    pub(super) fn take_signalled(&mut self) -> Result<Vec<Fence>, ChannelError> {
+        let mut signalled = mem::take(&mut self.watch.lock().signalled);
+        self.fences.take(&mut signalled)?;
+        Ok(signalled)
+    }
+
+    /// Whether fences are told of, or looked for with [`take_signalled`](Self::take_signalled).
+    pub(super) fn want_wakes(&self, wanted: bool) {
+        self.line.look_for_fences(!wanted);
+    }
+
+    /// Why it ended, if it did.
+    pub(super) fn ended(&self) -> Option<String> {
+        self.watch.lock().ended.clone()
+    }
+
+    /// Ends it after `error`, where that was not its end already. Returns why it ended.
+    pub(super) fn end(&mut self, error: &ChannelError) -> String {
+        if !matches!(error, ChannelError::Closed) {
+            self.watch.lock().blame = Some(error.to_string());
+        }
+        self.close();
+        self.ended().unwrap_or_default()
+    }
+
+    fn close(&mut self) {
+        self.watch.fences.close();
+        self.calls.close();
+        if let Some(thread) = self.thread.take() {
+            // It does not panic, and has nothing to say if it does.
+            drop(thread.join());
+        }
+    }
+}
+
+fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, StartProcessError> {
+    let thread = Builder::new().name(name.into()).spawn(body);
+    thread.map_err(|error| channel_error(&error))
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.watch.lock().wanted = false;
+        self.close();
+    }
+}
+
+impl Watch {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut child: Reaped) {
+        let mut buffer = Buffer::new();
+        let broken = loop {
+            match self.fences.receive(&mut buffer) {
+                Ok(message) => {
+                    if let Err(error) = self.signal(message) {
+                        break Some(error.to_string());
+                    }
+                }
+                Err(ChannelError::Closed) => break None,
+                Err(error) => break Some(error.to_string()),
+            }
+        };
+        let status = child.end();
+        let mut state = self.lock();
+        let blame = broken.or_else(|| state.blame.take());
+        state.ended = Some(match (status, blame) {
+            (Ok(status), blame) if status.signal() != Some(SIGKILL) || blame.is_none() => {
+                format!("the renderer's process ended: {status}")
+            }
+            (_, blame) => {
+                let blame = blame.unwrap_or_else(|| "it cannot be waited for".into());
+                format!("the renderer's process was ended: {blame}")
+            }
+        });
+        let news = state.wanted;
+        drop(state);
+        if news {
+            (self.wake.0)();
+        }
+    }
+
+    fn signal(&self, message: &[u8]) -> Result<(), MessageError> {
+        let (fences, _): (Signalled, _) = split(message)?;
+        let mut state = self.lock();
+        if fences.len() > MAX_FENCES || state.signalled.len() > MAX_SIGNALLED {
+            return Err(MessageError::Decode);
+        }
+        state.signalled.extend(fences);
+        drop(state);
+        (self.wake.0)();
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a front end asks of the worker.
+
+use std::fmt::{Debug, Formatter, Result as FmtResult};
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use virtio_gpu_s3::Gpu;
+use virtio_pci_freeze::{ActivationKind, HoldReason, QueueSetup, ResetKind};
+use vm_memory::bitmap::Bitmap;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::frontend::Frontend;
+use crate::status::WorkerStatus;
+
+/// Where one answer goes. Whoever asked may have given up.
+pub(crate) type Reply<T> = SyncSender<T>;
+
+/// Something to do that takes the GPU itself.
+pub type Job = Box<dyn FnOnce(&mut Gpu) + Send>;
+
+/// What the driver set up when it set DRIVER_OK, with the memory that it set it up in.
+pub struct Activation<B: Bitmap + Send + Sync + 'static> {
+    /// Guest memory. It belongs to this activation and the ones of the same guest: a VMM may replace what is in it, and
+    /// the memory of another guest is another one.
+    pub memory: GuestMemoryAtomic<GuestMemoryMmap<B>>,
+    /// The negotiated features, as a mask.
+    pub features: u64,
+    /// What the reset before this was.
+    pub kind: ActivationKind,
+    /// The queues that run.
+    pub queues: Vec<QueueSetup>,
+    /// Eventfds of doorbells, by queue, where they come as such.
+    pub doorbells: Vec<(u16, EventFd)>,
+}
+
+impl<B: Bitmap + Send + Sync + 'static> Debug for Activation<B> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        f.debug_struct("Activation")
+            .field("features", &self.features)
+            .field("kind", &self.kind)
+            .field("queues", &self.queues)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a front end saw, for the worker to tell in its place among events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A VMM attached.
+    Connected,
+    /// The VMM went away.
+    Disconnected,
+    /// The guest went to sleep.
+    Slept {
+        /// Why the device holds.
+        holds: Vec<HoldReason>,
+    },
+    /// The guest is awake and drives the device.
+    Woke {
+        /// How long it was away, in microseconds.
+        asleep_us: u64,
+    },
+}
+
+/// What is asked, in order. What a guest can repeat without end does not come this way, or is one command however often
+/// it is repeated: see [`Mailbox`](crate::mailbox::Mailbox).
+pub(crate) enum Command<F: Frontend> {
+    Activate(Box<Activation<F::Bitmap>>),
+    Reset {
+        kind: ResetKind,
+        ticket: F::Ticket,
+        asked: Instant,
+    },
+    /// Drop the state that was retained; no driver drives the device.
+    Discard,
+    /// The guest froze the device, or ended that: the mailbox knows the newest word.
+    FreezeChanged,
+    Suspend,
+    Resume,
+    StartQueue(QueueSetup),
+    ResetQueue(u16),
+    /// The driver wrote `events_clear`: the mailbox has the bits.
+    ConfigWritten,
+    Tell(Told),
+    /// Answer every command that was taken, and say whether that was reached.
+    Settle {
+        /// Touch no guest memory after that.
+        shut: bool,
+        reply: Reply<bool>,
+    },
+    /// Guest memory was replaced: answer once nothing uses the old mappings any more.
+    FollowMemory {
+        /// The old mappings, kept until then.
+        old: Option<GuestMemoryLoadGuard<GuestMemoryMmap<F::Bitmap>>>,
+        reply: Reply<()>,
+    },
+    Status(Reply<WorkerStatus>),
+    Job(Job),
+}

@@ -1,0 +1,349 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A front end's hand on the worker: one way to ask, one way to wait.
+
+use std::fmt::{Debug, Formatter, Result as FmtResult};
+use std::io::Error as IoError;
+use std::ops::Deref;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use log::warn;
+use thiserror::Error;
+use virtio_gpu_s3::Gpu;
+use virtio_gpu_s3::saved_state::{SaveError, SavedGpu};
+use virtio_pci_freeze::{FreezeTicket, QueueSetup, ResetKind};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::answer::{Answered, wait};
+use crate::command::{Activation, Command, Job, Reply, Told};
+use crate::events::{Event, EventLog};
+use crate::frontend::Frontend;
+use crate::gate::Gate;
+use crate::mailbox::{Inbox, Mailbox};
+use crate::session::Executor;
+use crate::status::WorkerStatus;
+use crate::worker::Worker;
+
+/// How long the worker may take to stop touching guest memory before that is told.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A way to the worker: everything that can be asked without waiting, from any thread.
+pub struct WorkerLink<F: Frontend> {
+    mailbox: Mailbox<F>,
+    gate: Arc<Gate>,
+}
+
+impl<F: Frontend> Debug for WorkerLink<F> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        f.debug_struct("WorkerLink")
+            .field("gate", &self.gate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F: Frontend> Clone for WorkerLink<F> {
+    fn clone(&self) -> Self {
+        Self {
+            mailbox: self.mailbox.clone(),
+            gate: Arc::clone(&self.gate),
+        }
+    }
+}
+
+impl<F: Frontend> WorkerLink<F> {
+    /// The renderer has something to give.
+    pub fn wake(&self) {
+        self.mailbox.tell_of_renderer();
+    }
+
+    /// The driver set DRIVER_OK. Nothing is served before [`serve`](Self::serve).
+    pub fn activate(&self, activation: Activation<F::Bitmap>) {
+        self.mailbox.post(Command::Activate(Box::new(activation)));
+    }
+
+    /// Lets the worker serve the driver, and makes up for every doorbell that it missed.
+    pub fn serve(&self) {
+        self.gate.open();
+        self.mailbox.ring(u64::MAX);
+    }
+
+    /// These queues' doorbells rang, as a mask.
+    pub fn ring(&self, queues: u64) {
+        self.mailbox.ring(queues);
+    }
+
+    /// Applies a reset; [`Frontend::reset_done`] tells when it is done. No buffer is taken from now on.
+    pub fn reset(&self, kind: ResetKind, ticket: F::Ticket) {
+        self.gate.end();
+        let asked = Instant::now();
+        self.mailbox.post(Command::Reset {
+            kind,
+            ticket,
+            asked,
+        });
+    }
+
+    /// Drops the state that was retained: nobody is left to ask for it.
+    pub fn discard(&self) {
+        self.mailbox.post(Command::Discard);
+    }
+
+    /// The guest froze the device (`Some`), or ended that. [`Frontend::complete`] tells when the newest freeze is honoured
+    /// or refused.
+    pub fn freeze(&self, ticket: Option<FreezeTicket>) {
+        self.mailbox.post_freeze(ticket);
+    }
+
+    /// The driver suspends the device (VIRTIO 1.4 §3.4.2).
+    pub fn suspend(&self) {
+        self.mailbox.post(Command::Suspend);
+    }
+
+    /// It ends that.
+    pub fn resume(&self) {
+        self.mailbox.post(Command::Resume);
+    }
+
+    /// The driver enabled a queue on a running device.
+    pub fn start_queue(&self, setup: QueueSetup) {
+        self.mailbox.post(Command::StartQueue(setup));
+    }
+
+    /// The driver reset a queue (VIRTIO 1.4 §2.6.1).
+    pub fn reset_queue(&self, queue: u16) {
+        self.mailbox.post(Command::ResetQueue(queue));
+    }
+
+    /// The driver wrote to the device configuration.
+    pub fn write_config(&self, offset: u16, bytes: &[u8]) {
+        let bits = Gpu::events_clear(offset.into(), bytes);
+        if bits != 0 {
+            self.mailbox.post_events_clear(bits);
+        }
+    }
+
+    /// Has something told among the events, where the worker is now.
+    pub fn tell(&self, told: Told) {
+        self.mailbox.post(Command::Tell(told));
+    }
+
+    /// Has something done that takes the GPU itself.
+    pub fn run(&self, job: Job) {
+        self.mailbox.post(Command::Job(job));
+    }
+
+    /// Whether the worker may serve.
+    pub fn is_serving(&self) -> bool {
+        self.gate.may_take()
+    }
+
+    /// Has the worker serve no more, after the buffer that it is at; [`WorkerHandle::stop`] waits for that.
+    pub fn shut(&self) {
+        self.gate.shut();
+    }
+}
+
+/// The worker, as front ends have it. Dropping it has the worker end.
+pub struct WorkerHandle<F: Frontend> {
+    link: WorkerLink<F>,
+    events: Arc<EventLog>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<F: Frontend> WorkerHandle<F> {
+    /// Starts a worker on a thread that `spawn` makes. Everything of the device is made there by `make`, as a renderer may
+    /// be usable on the thread only that made it: the GPU, the longest request that it needs to see, and the front end,
+    /// which is returned too.
+    ///
+    /// # Errors
+    /// What `make` says; or with `failed`, that the thread could not be made, or ended before the device was there.
+    pub fn start<E: Send + 'static>(
+        make: impl FnOnce(&WorkerLink<F>) -> Result<(Gpu, usize, Arc<F>), E> + Send + 'static,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, IoError>,
+        failed: impl Fn(StartFailure) -> E,
+    ) -> Result<(Self, Arc<F>), E> {
+        let made = Inbox::new().map_err(|error| failed(StartFailure::Thread(error)))?;
+        let (mailbox, inbox) = made;
+        let gate = Arc::new(Gate::default());
+        let events = Arc::new(EventLog::default());
+        let (reply, started) = sync_channel(1);
+        let link = WorkerLink { mailbox, gate };
+        let (theirs, log) = (link.clone(), Arc::clone(&events));
+        let body = move || {
+            let (told, run) = match make(&theirs) {
+                Ok((gpu, max_request, front)) => {
+                    let executor = Executor::new(gpu, max_request);
+                    (Ok(Arc::clone(&front)), Some((executor, front)))
+                }
+                Err(error) => (Err(error), None),
+            };
+            if let Some((executor, front)) = reply.send(told).ok().and(run) {
+                Worker::new(executor, front, theirs.gate, log, inbox).run();
+            }
+        };
+        let thread = spawn(Box::new(body)).map_err(|error| failed(StartFailure::Thread(error)))?;
+        let handle = Self {
+            link,
+            events,
+            thread: Mutex::new(Some(thread)),
+        };
+        // Where it fails the handle is dropped, and nothing is left.
+        let front = started.recv().map_err(|_| failed(StartFailure::Ended))??;
+        Ok((handle, front))
+    }
+
+    /// Whether its thread is gone.
+    pub fn is_finished(&self) -> bool {
+        self.thread().as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the worker end, and waits for that. Everything that is asked afterwards has no answer.
+    pub fn end(&self) {
+        self.link.mailbox.end();
+        let thread = self.thread().take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            warn!("The device's thread panicked");
+        }
+    }
+
+    /// Stops the worker from touching guest memory. When this returns it does not, until [`serve`](Self::serve). There is
+    /// no giving up: what happened to memory after a wait that did may happen under the worker.
+    pub fn stop(&self) {
+        self.link.shut();
+        let start = Instant::now();
+        while !self.link.gate.wait_until_left(SLOW) && !self.is_finished() {
+            let waited = start.elapsed();
+            warn!("The device still works for its guest, {waited:?} after it was to stop");
+        }
+    }
+
+    /// Answers every command that was taken, within a bounded time, and says whether that was reached. With `shut` the
+    /// worker then touches no guest memory until [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// No answer came.
+    pub fn settle(&self, shut: bool) -> Answered<bool> {
+        self.ask(|reply| Command::Settle { shut, reply })
+    }
+
+    /// The VMM replaced guest memory in place. When this returns the old mappings are used no more.
+    ///
+    /// # Errors
+    /// No answer came: what was unmapped must stay mapped in this process.
+    pub fn memory_changed(&self) -> Answered<()> {
+        self.ask(|reply| Command::FollowMemory { old: None, reply })
+    }
+
+    /// Puts `new` in the place of what is in `memory`. When this returns the old mappings are used no more, and are gone.
+    /// There is no giving up, as with [`stop`](Self::stop).
+    pub fn replace_memory(
+        &self,
+        memory: &GuestMemoryAtomic<GuestMemoryMmap<F::Bitmap>>,
+        new: GuestMemoryMmap<F::Bitmap>,
+    ) {
+        let served = self.is_serving();
+        self.stop();
+        let old = Some(memory.memory());
+        let guard = memory.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.replace(new);
+        let (reply, done) = sync_channel(1);
+        self.link.mailbox.post(Command::FollowMemory { old, reply });
+        let start = Instant::now();
+        while done.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
+            let waited = start.elapsed();
+            warn!("The device still has guest memory, {waited:?} after it was unmapped");
+        }
+        if served {
+            // No doorbell rang: what a driver offered is found in memory, where its rings still are.
+            self.link.gate.open();
+            self.link.mailbox.tell();
+        }
+    }
+
+    /// What the worker is doing.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub fn status(&self) -> Answered<WorkerStatus> {
+        self.ask(Command::Status)
+    }
+
+    /// The GPU's state. It must have come to rest.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub fn save(&self) -> Answered<Result<SavedGpu, SaveError>> {
+        self.with_gpu(|gpu| gpu.save())
+    }
+
+    /// Events from now on.
+    pub fn subscribe(&self) -> Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Ends every subscription.
+    pub fn end_subscriptions(&self) {
+        self.events.close();
+    }
+
+    /// Has something done that takes the GPU itself, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub fn with_gpu<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Gpu) -> T + Send + 'static,
+    ) -> Answered<T> {
+        self.ask(|reply: Reply<T>| {
+            // Whoever asked may have given up.
+            Command::Job(Box::new(move |gpu| drop(reply.send(job(gpu)))))
+        })
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command<F>) -> Answered<T> {
+        let (reply, answer) = sync_channel(1);
+        self.link.mailbox.post(command(reply));
+        wait(&answer)
+    }
+}
+
+impl<F: Frontend> Debug for WorkerHandle<F> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        f.debug_struct("WorkerHandle")
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F: Frontend> Deref for WorkerHandle<F> {
+    type Target = WorkerLink<F>;
+
+    fn deref(&self) -> &WorkerLink<F> {
+        &self.link
+    }
+}
+
+impl<F: Frontend> Drop for WorkerHandle<F> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A worker that could not start.
+#[derive(Debug, Error)]
+pub enum StartFailure {
+    /// The system has no thread, or no file descriptor for it.
+    #[error("Cannot start the device's thread")]
+    Thread(#[source] IoError),
+    /// The thread ended before the device was there.
+    #[error("The device's thread ended while it started")]
+    Ended,
+}

@@ -1,0 +1,449 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! An activation: the driver's memory and queues, and the answers that it is owed.
+
+use std::mem;
+use std::sync::atomic::Ordering;
+
+use log::trace;
+use virtio_gpu_s3::{Completed, Gpu, Outcome, Response, Token};
+use virtio_pci_freeze::{QueueSetup, RingPosition};
+use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
+use vm_memory::bitmap::Bitmap;
+use vm_memory::{
+    Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
+    GuestMemoryLoadGuard, GuestMemoryMmap,
+};
+
+use crate::frontend::QUEUE_SIZES;
+use crate::gate::Gate;
+
+/// Buffers taken from one queue before the worker looks at commands again, so that a guest that never stops cannot
+/// keep a reset waiting.
+const BATCH: usize = 64;
+
+type MemoryGuard<B> = GuestMemoryLoadGuard<GuestMemoryMmap<B>>;
+
+/// Where a buffer can be written: addresses of the guest, which stay good if the VMM maps its memory elsewhere.
+type Room = Vec<(GuestAddress, usize)>;
+
+/// A queue's bit in a mask of queues.
+pub fn bit(queue: u16) -> u64 {
+    1u64.checked_shl(queue.into()).unwrap_or(0)
+}
+
+/// A buffer that the driver is owed an answer for.
+#[derive(Debug)]
+struct Owed {
+    token: Token,
+    queue: u16,
+    head: u16,
+    room: Room,
+    /// There once the command is done; not written where the gate is shut.
+    answer: Option<Response>,
+}
+
+/// A queue that makes no sense, and why.
+pub(crate) type BrokenQueue = (u16, QueueError);
+
+/// What executes commands, whoever drives the device.
+pub(crate) struct Executor {
+    pub(crate) gpu: Gpu,
+    /// Descriptor chains so far that made no sense.
+    pub(crate) bad_chains: u64,
+    max_request: usize,
+    request: Vec<u8>,
+    room: Room,
+    response: Response,
+}
+
+impl Executor {
+    pub(crate) fn new(gpu: Gpu, max_request: usize) -> Self {
+        Self {
+            gpu,
+            bad_chains: 0,
+            max_request,
+            request: Vec::new(),
+            room: Room::new(),
+            response: Response::default(),
+        }
+    }
+}
+
+/// What a session did that others must hear of.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    /// Queues whose driver wants to know, as a mask.
+    pub(crate) notify: u64,
+    pub(crate) broken: Vec<BrokenQueue>,
+}
+
+/// Between DRIVER_OK and the reset that ends it.
+pub(crate) struct Session<B: Bitmap + Send + Sync + 'static> {
+    memory: GuestMemoryAtomic<GuestMemoryMmap<B>>,
+    event_idx: bool,
+    /// By number; empty where one does not run, or is being served.
+    queues: [Option<Queue>; QUEUE_SIZES.len()],
+    /// Queues with work left, as a mask.
+    ready: u64,
+    owed: Vec<Owed>,
+}
+
+impl<B: Bitmap + Send + Sync + 'static> Session<B> {
+    pub(crate) fn new(memory: GuestMemoryAtomic<GuestMemoryMmap<B>>, event_idx: bool) -> Self {
+        Self {
+            memory,
+            event_idx,
+            queues: [const { None }; QUEUE_SIZES.len()],
+            ready: 0,
+            owed: Vec::new(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> MemoryGuard<B> {
+        self.memory.memory()
+    }
+
+    pub(crate) fn is_owed(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Whether an owed answer is there to be written.
+    pub(crate) fn is_done(&self) -> bool {
+        self.owed.iter().any(|owed| owed.answer.is_some())
+    }
+
+    /// These queues may have work.
+    pub(crate) fn note(&mut self, rung: u64) {
+        self.ready |= rung;
+    }
+
+    /// The driver is back where it was, with the queues that it had: what it was owed then it is owed now.
+    pub(crate) fn take_over(&mut self, before: Self) {
+        self.owed = before.owed;
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.queues.iter().flatten().count()
+    }
+
+    pub(crate) fn start_queue(&mut self, setup: &QueueSetup) -> Result<(), BrokenQueue> {
+        let queue = queue_from(setup, self.event_idx).map_err(|error| (setup.index, error))?;
+        // The transport has no other queues.
+        if let Some(slot) = self.queues.get_mut(usize::from(setup.index)) {
+            *slot = Some(queue);
+        }
+        Ok(())
+    }
+
+    /// The queue's buffers belong to nobody from now on (VIRTIO 1.4 §2.6.1).
+    pub(crate) fn end_queue(&mut self, index: u16) {
+        if let Some(slot) = self.queues.get_mut(usize::from(index)) {
+            *slot = None;
+        }
+        self.owed.retain(|owed| owed.queue != index);
+    }
+
+    /// Where the rings stand.
+    pub(crate) fn positions(&self) -> [RingPosition; QUEUE_SIZES.len()] {
+        let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
+        for (slot, position) in self.queues.iter().zip(&mut positions) {
+            if let Some(queue) = slot {
+                position.next_avail = queue.next_avail();
+                position.next_used = queue.next_used();
+            }
+        }
+        positions
+    }
+
+    /// Looks at the rings: a driver that was told not to ring does not, and a queue that is never empty shall not keep the
+    /// other waiting. Returns whether there is work.
+    pub(crate) fn find_work(&mut self) -> bool {
+        let memory = self.memory.memory();
+        for (index, queue) in (0..).zip(&self.queues) {
+            let Some(queue) = queue else {
+                continue;
+            };
+            // A VMM may have unmapped it for a while; a doorbell says that it should be there.
+            if has_buffers(queue, &memory).unwrap_or(false) {
+                self.ready |= bit(index);
+            }
+        }
+        self.ready != 0
+    }
+
+    /// Before a sleep. Returns whether a driver was faster.
+    pub(crate) fn ask_for_doorbells(&mut self) -> bool {
+        let memory = self.memory.memory();
+        for (index, queue) in (0..).zip(&mut self.queues) {
+            let more = queue
+                .as_mut()
+                .map(|queue| queue.enable_notification(&*memory));
+            // Where it is unmapped the word that it is mapped again leads here too.
+            if matches!(more, Some(Ok(true))) {
+                self.ready |= bit(index);
+            }
+        }
+        self.ready != 0
+    }
+
+    /// One batch from each queue that has work.
+    pub(crate) fn serve(&mut self, executor: &mut Executor, gate: &Gate) -> Served {
+        let mut served = Served::default();
+        let memory = self.memory.memory();
+        let ready = mem::take(&mut self.ready);
+        for index in (0..).take(QUEUE_SIZES.len()) {
+            if ready & bit(index) == 0 {
+                continue;
+            }
+            match self.serve_queue(index, &memory, executor, gate) {
+                Ok(Batch { more, notify }) => {
+                    self.ready |= if more { bit(index) } else { 0 };
+                    served.notify |= if notify { bit(index) } else { 0 };
+                }
+                Err(error) => self.break_queue((index, error), &mut served),
+            }
+        }
+        self.collect(&mut executor.gpu);
+        self.answer(&mut served);
+        served
+    }
+
+    fn serve_queue(
+        &mut self,
+        index: u16,
+        memory: &MemoryGuard<B>,
+        executor: &mut Executor,
+        gate: &Gate,
+    ) -> Result<Batch, QueueError> {
+        let slot = self.queues.get_mut(usize::from(index));
+        let Some(mut queue) = slot.and_then(Option::take) else {
+            return Ok(Batch::default());
+        };
+        let batch = self.drain((index, &mut queue), memory, executor, gate);
+        if let Some(slot) = self.queues.get_mut(usize::from(index)) {
+            *slot = Some(queue);
+        }
+        batch
+    }
+
+    /// Takes up to a batch of buffers, and notifies once at the end. The driver need not ring until the worker sleeps.
+    fn drain(
+        &mut self,
+        (index, queue): (u16, &mut Queue),
+        memory: &MemoryGuard<B>,
+        executor: &mut Executor,
+        gate: &Gate,
+    ) -> Result<Batch, QueueError> {
+        let mut batch = Batch::default();
+        let mut used = false;
+        queue.disable_notification(&**memory)?;
+        for _ in 0..BATCH {
+            batch.more = gate.may_take() && has_buffers(queue, memory)?;
+            if !batch.more {
+                break;
+            }
+            // What is there and cannot be read would be there for ever.
+            let chain = queue.iter(memory.clone())?.next();
+            let chain = chain.ok_or(QueueError::InvalidAvailRingIndex)?;
+            let head = chain.head_index();
+            if let Some(written) = self.process(index, chain, memory, executor) {
+                queue.add_used(&**memory, head, written)?;
+                used = true;
+            }
+        }
+        batch.notify = used && queue.needs_notification(&**memory)?;
+        Ok(batch)
+    }
+
+    /// Executes one buffer. Returns how many bytes of answer it has, or `None` if the answer comes later.
+    fn process(
+        &mut self,
+        index: u16,
+        chain: DescriptorChain<MemoryGuard<B>>,
+        memory: &MemoryGuard<B>,
+        executor: &mut Executor,
+    ) -> Option<u32> {
+        let head = chain.head_index();
+        if executor.take(chain, memory).is_none() {
+            executor.bad_chains = executor.bad_chains.saturating_add(1);
+            return Some(0);
+        }
+        let Executor {
+            gpu,
+            request,
+            room,
+            response,
+            ..
+        } = executor;
+        let bytes = room.iter().map(|(_, length)| *length);
+        response.restart(bytes.fold(0, usize::saturating_add));
+        let outcome = if index == CONTROL_QUEUE {
+            gpu.control(request, &**memory, response)
+        } else {
+            gpu.cursor(request, &**memory, response)
+        };
+        match outcome {
+            Outcome::Done => {
+                trace!(
+                    "queue {index}: {:02x?} -> {:02x?}",
+                    start(request),
+                    start(response.bytes())
+                );
+                Some(write_answer(room, response, memory))
+            }
+            Outcome::Deferred(token) => {
+                self.owed.push(Owed {
+                    token,
+                    queue: index,
+                    head,
+                    room: mem::take(room),
+                    answer: None,
+                });
+                None
+            }
+        }
+    }
+
+    /// Notes which commands are done. Returns whether there were any. Touches no guest memory.
+    pub(crate) fn collect(&mut self, gpu: &mut Gpu) -> bool {
+        if self.owed.is_empty() {
+            return false;
+        }
+        let mut some = false;
+        for Completed { token, response } in gpu.take_completed() {
+            // Tokens only grow.
+            let at = self.owed.binary_search_by_key(&token, |owed| owed.token);
+            if let Some(owed) = at.ok().and_then(|at| self.owed.get_mut(at)) {
+                owed.answer = Some(response);
+                some = true;
+            }
+        }
+        some
+    }
+
+    /// Answers the commands that are done, in the order in which they were taken.
+    pub(crate) fn answer(&mut self, served: &mut Served) {
+        if self.owed.is_empty() {
+            return;
+        }
+        let memory = self.memory.memory();
+        let queues = &mut self.queues;
+        let mut broken = Vec::new();
+        for owed in self.owed.extract_if(.., |owed| owed.answer.is_some()) {
+            let Some(Some(queue)) = queues.get_mut(usize::from(owed.queue)) else {
+                continue;
+            };
+            match use_buffer(queue, &owed, &memory) {
+                Ok(true) => served.notify |= bit(owed.queue),
+                Ok(false) => {}
+                Err(error) => broken.push((owed.queue, error)),
+            }
+        }
+        for broken in broken {
+            self.break_queue(broken, served);
+        }
+    }
+
+    fn break_queue(&mut self, broken: BrokenQueue, served: &mut Served) {
+        self.end_queue(broken.0);
+        served.broken.push(broken);
+    }
+}
+
+/// What came of one batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Batch {
+    /// Whether there may be more buffers.
+    more: bool,
+    /// Whether the driver wants to know.
+    notify: bool,
+}
+
+impl Executor {
+    /// Copies what is to be read of a buffer, and notes where it can be written. `None` of one that is not all in guest
+    /// memory, or longer than any address (VIRTIO 1.4 §2.7.5.2).
+    fn take<B: Bitmap>(
+        &mut self,
+        chain: DescriptorChain<MemoryGuard<B>>,
+        memory: &MemoryGuard<B>,
+    ) -> Option<()> {
+        self.request.clear();
+        self.room.clear();
+        let mut total = 0_u32;
+        for descriptor in chain {
+            total = total.checked_add(descriptor.len())?;
+            let length = usize::try_from(descriptor.len()).ok()?;
+            if !memory.check_range(descriptor.addr(), length) {
+                return None;
+            }
+            if descriptor.is_write_only() {
+                self.room.push((descriptor.addr(), length));
+                continue;
+            }
+            let from = self.request.len();
+            let wanted = length.min(self.max_request.saturating_sub(from));
+            self.request.resize(from.saturating_add(wanted), 0);
+            let target = self.request.get_mut(from..)?;
+            memory.read_slice(target, descriptor.addr()).ok()?;
+        }
+        Some(())
+    }
+}
+
+/// Gives a buffer back with its answer. Returns whether the driver wants to know.
+fn use_buffer<B: Bitmap>(
+    queue: &mut Queue,
+    owed: &Owed,
+    memory: &GuestMemoryMmap<B>,
+) -> Result<bool, QueueError> {
+    let Some(answer) = &owed.answer else {
+        return Ok(false);
+    };
+    let written = write_answer(&owed.room, answer, memory);
+    queue.add_used(memory, owed.head, written)?;
+    queue.needs_notification(memory)
+}
+
+fn has_buffers<B: Bitmap>(queue: &Queue, memory: &GuestMemoryMmap<B>) -> Result<bool, QueueError> {
+    let available = queue.avail_idx(memory, Ordering::Acquire)?;
+    Ok(available.0 != queue.next_avail())
+}
+
+/// The start of a request or answer, for the log: its header, and the ids that follow it.
+fn start(bytes: &[u8]) -> &[u8] {
+    bytes.get(..48).unwrap_or(bytes)
+}
+
+const CONTROL_QUEUE: u16 = 0;
+
+/// Writes an answer to its buffer. Returns its length; 0 where the memory is gone.
+fn write_answer<B: Bitmap>(room: &Room, response: &Response, memory: &GuestMemoryMmap<B>) -> u32 {
+    let mut rest = response.bytes();
+    for (address, length) in room {
+        let (part, behind) = rest.split_at(rest.len().min(*length));
+        if memory.write_slice(part, *address).is_err() {
+            return 0;
+        }
+        rest = behind;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    let written = response.bytes().len().saturating_sub(rest.len());
+    u32::try_from(written).unwrap_or(u32::MAX)
+}
+
+fn queue_from(setup: &QueueSetup, event_idx: bool) -> Result<Queue, QueueError> {
+    let mut queue = Queue::new(setup.size)?;
+    queue.try_set_size(setup.size)?;
+    queue.try_set_desc_table_address(GuestAddress(setup.desc))?;
+    queue.try_set_avail_ring_address(GuestAddress(setup.driver))?;
+    queue.try_set_used_ring_address(GuestAddress(setup.device))?;
+    queue.set_next_avail(setup.position.next_avail);
+    queue.set_next_used(setup.position.next_used);
+    queue.set_event_idx(event_idx);
+    queue.set_ready(true);
+    Ok(queue)
+}
