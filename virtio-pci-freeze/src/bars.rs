@@ -4,9 +4,10 @@
 //! Which BARs the function has, and what is in them.
 
 use crate::device_config::MAX_DEVICE_CONFIG;
+use crate::error::ConfigError;
 use crate::msix::ENTRY_SIZE;
+use crate::queue::MAX_QUEUES;
 use crate::spec::{cap_type, pci};
-use crate::transport::{ConfigError, MAX_QUEUES};
 
 /// Most regions of shared memory: their capabilities must fit below offset 256.
 pub const MAX_SHARED_MEMORY_REGIONS: usize = 2;
@@ -20,6 +21,15 @@ pub struct SharedMemoryRegion {
     pub offset: u64,
     /// Length in bytes.
     pub length: u64,
+}
+
+/// An access of shared memory through the configuration access window (VIRTIO 1.4 §4.1.4.9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedMemoryAccess<T> {
+    /// Where, in [`BarLayout::SHARED_MEMORY`], in bytes.
+    pub offset: u64,
+    /// How many bytes to read, or which to write: 1, 2 or 4, aligned to that.
+    pub what: T,
 }
 
 /// A structure in [`BarLayout::VIRTIO`].

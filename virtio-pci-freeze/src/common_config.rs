@@ -4,19 +4,12 @@
 //! The common configuration structure in front of a [`Transport`] (VIRTIO 1.4 §4.1.4.3).
 
 use crate::effect::{Effect, Effects};
+use crate::error::ConfigError;
 use crate::queue::{Queue, QueueStatus};
 use crate::register::{Access, Register, pieces};
 use crate::spec::feature;
 use crate::status::Phase;
-use crate::transport::{ConfigError, Transport, TransportConfig, count};
-
-/// The registers that choose what other registers show.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Selectors {
-    pub(crate) device_feature: u32,
-    pub(crate) driver_feature: u32,
-    pub(crate) queue: u16,
-}
+use crate::transport::{Transport, TransportConfig, count};
 
 /// A transport behind the registers of the common configuration structure.
 ///

@@ -3,8 +3,8 @@
 
 //! The device-specific configuration and its generation (VIRTIO 1.4 §2.5).
 
+use crate::error::ConfigError;
 use crate::saved_state::{RestoreError, SavedDeviceConfig};
-use crate::transport::ConfigError;
 
 /// Longest device-specific configuration, in bytes: what its place in the BAR holds.
 pub const MAX_DEVICE_CONFIG: usize = 0x1000;

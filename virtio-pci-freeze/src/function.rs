@@ -7,17 +7,14 @@ use crate::bars::{BarLayout, Place, SharedMemoryRegion};
 use crate::common_config::CommonConfig;
 use crate::config_space::{ConfigSpace, Identity, NOTIFY_STRIDE};
 use crate::effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind, ResetTicket};
+use crate::error::ConfigError;
 use crate::msix::{Interrupt, Msix, VectorOwner};
 use crate::spec::{VIRTIO_MSI_NO_VECTOR, isr, pci};
 use crate::status::Phase;
-use crate::transport::{
-    ConfigError, Counters, PowerState, ResetOutcome, Transport, TransportConfig, count,
-};
+use crate::transport::{Counters, PowerState, ResetOutcome, Transport, TransportConfig, count};
 
 mod saved;
 mod window;
-
-pub use window::SharedMemoryAccess;
 
 /// Longest write that is carried out, in bytes; no bus that a guest drives makes longer ones.
 pub const MAX_WRITE: usize = 8;

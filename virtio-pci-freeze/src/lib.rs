@@ -109,6 +109,7 @@ mod common_config;
 mod config_space;
 mod device_config;
 mod effect;
+mod error;
 mod function;
 pub mod guest;
 mod msix;
@@ -122,20 +123,18 @@ pub mod status;
 pub mod test_utils;
 mod transport;
 
-pub use bars::{BarLayout, MAX_SHARED_MEMORY_REGIONS, SharedMemoryRegion};
+pub use bars::{BarLayout, MAX_SHARED_MEMORY_REGIONS, SharedMemoryAccess, SharedMemoryRegion};
 pub use common_config::CommonConfig;
 pub use config_space::{CONFIG_SPACE_SIZE, Identity};
 pub use device_config::{DeviceConfig, MAX_DEVICE_CONFIG};
 pub use effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind, ResetTicket};
-pub use function::{FunctionConfig, MAX_WRITE, SharedMemoryAccess, VirtioPciFunction};
+pub use error::ConfigError;
+pub use function::{FunctionConfig, MAX_WRITE, VirtioPciFunction};
 pub use msix::{Interrupt, VectorOwner};
-pub use queue::{MAX_QUEUE_SIZE, QueueSetup, RingPosition};
-pub use register::{Access, Layout, Register, RegisterInfo};
+pub use queue::{MAX_QUEUE_SIZE, MAX_QUEUES, QueueSetup, RingPosition};
+pub use register::{Access, FREEZE_FEATURE, Layout, Register, RegisterInfo};
 pub use retention::{
     FreezeState, HoldReason, HoldSources, ParkedQueues, RELEASE_AFTER_NOTIFICATIONS,
 };
 pub use saved_state::{RestoreError, RestoredDevice, SavedFunction, SavedTransport};
-pub use transport::{
-    ConfigError, Counters, FREEZE_FEATURE, MAX_QUEUES, PowerState, ResetOutcome, Retention,
-    Transport, TransportConfig,
-};
+pub use transport::{Counters, PowerState, ResetOutcome, Retention, Transport, TransportConfig};

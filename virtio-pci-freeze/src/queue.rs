@@ -7,6 +7,8 @@ use crate::spec::VIRTIO_MSI_NO_VECTOR;
 
 /// Largest size of a split virtqueue (VIRTIO 1.4 §2.7).
 pub const MAX_QUEUE_SIZE: u16 = 32768;
+/// Most virtqueues of one device, administration queues apart.
+pub const MAX_QUEUES: usize = 1024;
 
 /// How far the device has come in a virtqueue. In a split one both count buffers and wrap at 2^16 (VIRTIO 1.4 §2.7.6,
 /// §2.7.8); in a packed one each is an offset with the wrap counter in bit 15 (§2.8.1).

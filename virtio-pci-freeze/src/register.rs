@@ -104,6 +104,13 @@ const EXTENSION: [RegisterInfo; 4] = [
 const SEED_FREEZE_MODE: [RegisterInfo; 1] = [row(Register::FreezeMode, 56, 2, Access::Whole)];
 const TAIL_FREEZE_MODE: [RegisterInfo; 1] = [row(Register::FreezeMode, 64, 2, Access::Whole)];
 
+/// The feature bit that gates `freeze_mode` in [`Layout::Tail`]: 63.
+///
+/// VIRTIO 1.4 §2.2 leaves 50 to 127 to device types, none of which uses 63, and reserves 44 to 49 for itself. A bit of
+/// the first 64 is one that every driver can acknowledge. The proposal's layout has no bit: its presence is the length
+/// of the capability.
+pub const FREEZE_FEATURE: u32 = 63;
+
 /// Where `freeze_mode` is, and which standard registers exist beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -174,6 +181,14 @@ impl Layout {
             Self::None => [&BASE, &EXTENSION, &[]],
         }
     }
+}
+
+/// The registers that choose what other registers show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selectors {
+    pub(crate) device_feature: u32,
+    pub(crate) driver_feature: u32,
+    pub(crate) queue: u16,
 }
 
 /// Longest layout, in bytes.

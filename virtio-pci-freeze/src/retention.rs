@@ -10,7 +10,8 @@
 use core::fmt::{Display, Formatter, Result as FmtResult};
 
 use crate::queue::QueueSetup;
-use crate::saved_state::{SavedHold, SavedHolds};
+
+mod saved;
 
 /// A reason to retain the device's state across a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,24 +143,6 @@ impl Linger {
         }
     }
 
-    fn save(self) -> SavedHold {
-        match self {
-            Self::Absent => SavedHold::Absent,
-            Self::Standing => SavedHold::Standing,
-            Self::Lingering(count) => SavedHold::Lingering(count),
-        }
-    }
-
-    fn restore(saved: SavedHold) -> Self {
-        match saved {
-            SavedHold::Standing => Self::Standing,
-            SavedHold::Lingering(count) if count < RELEASE_AFTER_NOTIFICATIONS => {
-                Self::Lingering(count)
-            }
-            SavedHold::Absent | SavedHold::Lingering(_) => Self::Absent,
-        }
-    }
-
     /// The driver came back through DRIVER_OK.
     fn driver_ok(&mut self) {
         if matches!(self, Self::Lingering(_)) {
@@ -243,40 +226,6 @@ impl Holds {
 
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
-    }
-
-    pub(crate) fn save(&self) -> SavedHolds {
-        let Self {
-            d3hot,
-            bus_master_off,
-            platform_sleep,
-            function_reset,
-            same_driver,
-        } = *self;
-        SavedHolds {
-            d3hot: d3hot.save(),
-            bus_master_off: bus_master_off.save(),
-            platform_sleep: platform_sleep.save(),
-            function_reset: function_reset.save(),
-            same_driver: same_driver.save(),
-        }
-    }
-
-    pub(crate) fn restore(saved: &SavedHolds) -> Self {
-        let SavedHolds {
-            d3hot,
-            bus_master_off,
-            platform_sleep,
-            function_reset,
-            same_driver,
-        } = *saved;
-        Self {
-            d3hot: Linger::restore(d3hot),
-            bus_master_off: Linger::restore(bus_master_off),
-            platform_sleep: Linger::restore(platform_sleep),
-            function_reset: Linger::restore(function_reset),
-            same_driver: Linger::restore(same_driver),
-        }
     }
 
     fn each(&mut self, f: impl Fn(&mut Linger)) {

@@ -9,10 +9,10 @@
 
 use thiserror::Error;
 
+use crate::error::ConfigError;
 use crate::queue::RingPosition;
 use crate::register::Layout;
 use crate::retention::{FreezeState, ParkedQueues};
-use crate::transport::ConfigError;
 
 /// `kind` of a [`SavedTransport`].
 pub const TRANSPORT_KIND: &str = "virtio-pci-freeze/transport";

@@ -9,19 +9,10 @@
 use arrayvec::ArrayVec;
 
 use super::{MAX_WRITE, VirtioPciFunction};
-use crate::bars::BarLayout;
+use crate::bars::{BarLayout, SharedMemoryAccess};
 use crate::config_space::Window;
 use crate::effect::Effects;
 use crate::transport::{PowerState, count};
-
-/// An access of shared memory through the window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedMemoryAccess<T> {
-    /// Where, in [`BarLayout::SHARED_MEMORY`], in bytes.
-    pub offset: u64,
-    /// How many bytes to read, or which to write: 1, 2 or 4, aligned to that.
-    pub what: T,
-}
 
 impl VirtioPciFunction {
     /// What a read of `length` bytes of configuration space at `offset` reads in shared memory, if it does. The VMM

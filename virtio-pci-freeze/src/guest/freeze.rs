@@ -5,10 +5,9 @@
 
 use thiserror::Error;
 
-use super::{Capabilities, CommonRegisters, ConfigAccess, ProbeError};
-use crate::register::{Layout, Register};
+use super::probe::{Capabilities, CommonRegisters, ConfigAccess, ProbeError, read_u16};
+use crate::register::{FREEZE_FEATURE, Layout, Register};
 use crate::spec::{DeviceStatus, FreezeModeValue, pci};
-use crate::transport::FREEZE_FEATURE;
 
 /// Why a guest's request was not met. `E` is what its [`ConfigAccess`] reports.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -147,6 +146,6 @@ fn power_state<A: ConfigAccess>(
     let Some(capability) = capabilities.power_management else {
         return Ok(0);
     };
-    let pmcsr = super::read_u16(access, capability.saturating_add(4))?;
+    let pmcsr = read_u16(access, capability.saturating_add(4))?;
     Ok(pmcsr & pci::PMCSR_POWER_STATE)
 }

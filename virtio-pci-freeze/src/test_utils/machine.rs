@@ -10,8 +10,8 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::effect::{Effect, Effects, ResetKind};
 use crate::function::{FunctionConfig, VirtioPciFunction};
 use crate::guest::ConfigAccess;
-use crate::queue::RingPosition;
-use crate::transport::{MAX_QUEUES, ResetOutcome};
+use crate::queue::{MAX_QUEUES, RingPosition};
+use crate::transport::ResetOutcome;
 
 /// The device behind the function: what a reset keeps or drops, and what the machine was asked to do.
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 
 //! Programs of accesses and events, as bytes: what property tests and fuzzers make up.
 
+use super::config::{function_config, transport_config};
 use super::driver::{Driver, Reach, SleepPath};
 use super::invariants::check_invariants;
 use super::machine::Machine;
-use super::{function_config, transport_config};
 use crate::effect::ResetTicket;
 use crate::function::{FunctionConfig, VirtioPciFunction};
 use crate::msix::VectorOwner;

@@ -5,10 +5,10 @@
 
 use core::mem;
 
-use super::{FREEZE_FEATURE, Lifecycle, Transport, count};
+use super::{Lifecycle, Transport, count};
 use crate::effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind};
 use crate::queue::{Queue, QueueStatus};
-use crate::register::Layout;
+use crate::register::{FREEZE_FEATURE, Layout};
 use crate::retention::{FreezeState, HoldReason, ParkedQueues, Stopped};
 use crate::spec::{DeviceStatus, FreezeModeValue, VIRTIO_MSI_NO_VECTOR, feature};
 use crate::status::{self, Phase, StatusContext, StatusEdge, StatusWrite};

@@ -3,16 +3,18 @@
 
 //! The life of a virtio device as its transport sees it, and the retention state machine.
 //!
-//! Nothing here knows PCI registers: an MMIO front end could drive it. [`CommonConfig`](crate::CommonConfig) puts the
-//! common configuration structure in front of it, [`VirtioPciFunction`](crate::VirtioPciFunction) a whole PCI function.
+//! It owns what the registers hold and what a reset leaves of it, but not where a register is or how wide.
+//! [`CommonConfig`](crate::CommonConfig) puts PCI's common configuration structure in front of it (VIRTIO 1.4
+//! §4.1.4.3), [`VirtioPciFunction`](crate::VirtioPciFunction) a whole PCI function; one for MMIO (§4.2.2) would leave
+//! the MSI-X vectors alone.
 
 use core::mem;
 
-use crate::common_config::Selectors;
 use crate::device_config::DeviceConfig;
 use crate::effect::{FreezeTicket, ResetKind, ResetTicket};
+use crate::error::ConfigError;
 use crate::queue::{Queue, QueueSetup, RingPosition};
-use crate::register::Layout;
+use crate::register::{FREEZE_FEATURE, Layout, Selectors};
 use crate::retention::{FreezeState, HoldReason, Holds, ParkedQueues, Stopped};
 use crate::spec::{DeviceStatus, VIRTIO_MSI_NO_VECTOR, feature};
 use crate::status::Phase;
@@ -23,7 +25,7 @@ mod driver;
 mod platform;
 mod saved;
 
-pub use config::{ConfigError, FREEZE_FEATURE, MAX_QUEUES, Retention, TransportConfig};
+pub use config::{Retention, TransportConfig};
 
 /// Power states a function can be in (PCI PM 1.2 §5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

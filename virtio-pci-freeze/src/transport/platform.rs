@@ -6,9 +6,9 @@
 use core::mem;
 
 use super::{Bus, Found, Lifecycle, PowerState, Retention, Transport, count};
-use crate::common_config::Selectors;
 use crate::effect::{Effect, Effects, ResetKind, ResetTicket};
 use crate::queue::Queue;
+use crate::register::Selectors;
 use crate::retention::{FreezeState, HoldReason, HoldSources, Stopped};
 use crate::spec::{DeviceStatus, VIRTIO_MSI_NO_VECTOR};
 

@@ -6,10 +6,9 @@
 use core::mem;
 
 use super::{Bus, Found, Lifecycle, PowerState, Retention, Transport, TransportConfig};
-use crate::common_config::Selectors;
 use crate::effect::{ActivationKind, Effect, Effects, ResetKind, ResetTicket};
 use crate::queue::{Queue, QueueSetup, QueueStatus, RingPosition};
-use crate::register::Layout;
+use crate::register::{Layout, Selectors};
 use crate::retention::{FreezeState, Holds, ParkedQueues, Stopped};
 use crate::saved_state::{
     RestoreError, RestoredDevice, SavedFound, SavedHeader, SavedLifecycle, SavedQueue,

@@ -1,0 +1,63 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Holds to plain data and back.
+
+use super::{Holds, Linger, RELEASE_AFTER_NOTIFICATIONS};
+use crate::saved_state::{SavedHold, SavedHolds};
+
+impl Linger {
+    fn save(self) -> SavedHold {
+        match self {
+            Self::Absent => SavedHold::Absent,
+            Self::Standing => SavedHold::Standing,
+            Self::Lingering(count) => SavedHold::Lingering(count),
+        }
+    }
+
+    fn restore(saved: SavedHold) -> Self {
+        match saved {
+            SavedHold::Standing => Self::Standing,
+            SavedHold::Lingering(count) if count < RELEASE_AFTER_NOTIFICATIONS => {
+                Self::Lingering(count)
+            }
+            SavedHold::Absent | SavedHold::Lingering(_) => Self::Absent,
+        }
+    }
+}
+
+impl Holds {
+    pub(crate) fn save(&self) -> SavedHolds {
+        let Self {
+            d3hot,
+            bus_master_off,
+            platform_sleep,
+            function_reset,
+            same_driver,
+        } = *self;
+        SavedHolds {
+            d3hot: d3hot.save(),
+            bus_master_off: bus_master_off.save(),
+            platform_sleep: platform_sleep.save(),
+            function_reset: function_reset.save(),
+            same_driver: same_driver.save(),
+        }
+    }
+
+    pub(crate) fn restore(saved: &SavedHolds) -> Self {
+        let SavedHolds {
+            d3hot,
+            bus_master_off,
+            platform_sleep,
+            function_reset,
+            same_driver,
+        } = *saved;
+        Self {
+            d3hot: Linger::restore(d3hot),
+            bus_master_off: Linger::restore(bus_master_off),
+            platform_sleep: Linger::restore(platform_sleep),
+            function_reset: Linger::restore(function_reset),
+            same_driver: Linger::restore(same_driver),
+        }
+    }
+}
