@@ -101,17 +101,39 @@ pub enum Effect {
     Intx(bool),
 }
 
-/// The most effects one access can have, and one to spare: a write of configuration space that sizes a BAR after a
-/// function reset (a reset), takes or gives power and bus (two), reaches a status through the window (two), and what
-/// follows from that for interrupts (two). Effects are returned by value, so that there are no more of them matters.
-const MAX_EFFECTS: usize = 8;
+/// Most effects of one access, that is of a write of configuration space: it sizes a BAR after a function reset (a
+/// reset), takes or gives power and bus (two), and sets DRIVER_OK through the window (two). Effects are returned by value, so that there are no more of them matters.
+const MAX_ACCESS_EFFECTS: usize = 1 + 2 + 2;
 
-/// The effects of one access or event, in order.
+/// Room kept for what announces interrupts at the end of every access: INTx and messages.
+const MAX_ANNOUNCEMENTS: usize = 2;
+
+const MAX_EFFECTS: usize = MAX_ACCESS_EFFECTS + MAX_ANNOUNCEMENTS;
+
+/// The effects of one access, event or answer, in order.
 ///
-/// Answers have effects of their own: answer once all of these are carried out, or a level of INTx comes too late.
+/// Answers have effects of their own, and not only interrupts:
+/// [`resume_done`](crate::VirtioPciFunction::resume_done) asks for a [`Kick`](Effect::Kick). Answer once all the effects
+/// of the access are carried out, or a level of INTx comes too late. Where unused results are denied, effects that nobody
+/// looks at do not build:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// fn resumed(function: &mut virtio_pci_freeze::VirtioPciFunction) {
+///     function.resume_done(true);
+/// }
+/// ```
+///
+/// There is room for what one access can ask for, and nothing is allocated. What finds no room all the same is lost, and
+/// said to be ([`is_incomplete`](Self::is_incomplete)): the device has then missed a command and needs a reset. A
+/// [`VirtioPciFunction`](crate::VirtioPciFunction) declares that itself; a front end of one's own, which lends one list to
+/// the calls of one access, has to.
 #[must_use = "an effect that nobody carries out is a lost command"]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects(ArrayVec<Effect, MAX_EFFECTS>);
+pub struct Effects {
+    list: ArrayVec<Effect, MAX_EFFECTS>,
+    incomplete: bool,
+}
 
 impl Effects {
     /// No effect.
@@ -121,17 +143,31 @@ impl Effects {
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
+    }
+
+    /// Whether an effect found no room.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// The effects in order.
     pub fn iter(&self) -> Iter<'_, Effect> {
-        self.0.iter()
+        self.list.iter()
     }
 
+    /// One more, where the announcements keep their room.
     pub(crate) fn push(&mut self, effect: Effect) {
-        let pushed = self.0.try_push(effect);
-        debug_assert!(pushed.is_ok(), "MAX_EFFECTS is too small for {effect:?}");
+        if self.list.len() < MAX_ACCESS_EFFECTS {
+            self.announce(effect);
+        } else {
+            self.incomplete = true;
+        }
+    }
+
+    /// One more that announces interrupts: at most [`MAX_ANNOUNCEMENTS`] an access.
+    pub(crate) fn announce(&mut self, effect: Effect) {
+        self.incomplete |= self.list.try_push(effect).is_err();
     }
 }
 
@@ -140,6 +176,26 @@ impl IntoIterator for Effects {
     type IntoIter = arrayvec::IntoIter<Effect, MAX_EFFECTS>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.list.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_effect_without_room_is_said_to_be_lost_and_interrupts_keep_theirs() {
+        let mut effects = Effects::none();
+        for _ in 0..MAX_ACCESS_EFFECTS {
+            effects.push(Effect::Kick);
+            assert!(!effects.is_incomplete());
+        }
+        effects.push(Effect::Pause);
+        assert!(effects.is_incomplete());
+        effects.announce(Effect::Intx(true));
+        effects.announce(Effect::Interrupt);
+        let last = effects.into_iter().skip(MAX_ACCESS_EFFECTS);
+        assert!(last.eq([Effect::Intx(true), Effect::Interrupt]));
     }
 }

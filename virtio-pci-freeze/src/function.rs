@@ -237,7 +237,8 @@ impl VirtioPciFunction {
         self.tell_config_change(tell)
     }
 
-    /// See [`Transport::resume_done`].
+    /// See [`Transport::resume_done`]. Asks for more than interrupts: the [`Kick`](Effect::Kick) is what serves the
+    /// buffers that the driver made available before the suspend.
     pub fn resume_done(&mut self, resumed: bool) -> Effects {
         let mut effects = Effects::none();
         if self
@@ -467,11 +468,15 @@ impl VirtioPciFunction {
         self.announce(effects);
     }
 
-    /// What may go is announced.
+    /// What may go is announced. A device that has missed an effect does not do what the driver thinks that it does, and
+    /// only a reset makes them agree again (VIRTIO 1.4 §2.1.2).
     fn announce(&mut self, effects: &mut Effects) {
+        if effects.is_incomplete() && self.common.transport_mut().needs_reset() {
+            self.raise_config();
+        }
         self.update_intx(effects);
         if self.transport().may_interrupt() && self.msix.has_deliverable() {
-            effects.push(Effect::Interrupt);
+            effects.announce(Effect::Interrupt);
         }
     }
 
@@ -489,7 +494,7 @@ impl VirtioPciFunction {
         let level = asserted && self.interrupt_pin && !masked;
         if level != self.intx {
             self.intx = level;
-            effects.push(Effect::Intx(level));
+            effects.announce(Effect::Intx(level));
         }
     }
 
@@ -504,5 +509,29 @@ impl VirtioPciFunction {
                 *isr |= isr::QUEUE;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::register::Layout;
+    use crate::spec::DeviceStatus;
+    use crate::test_utils::{Driver, Machine, Reach, function_config, retention, transport_config};
+
+    #[test]
+    fn a_device_that_missed_an_effect_needs_a_reset_and_the_driver_is_told() {
+        let transport = transport_config(Layout::Seed, retention(false));
+        let mut machine = Machine::new(function_config(transport));
+        let mut driver = Driver::probe(&mut machine, Reach::Memory);
+        driver.bind(&mut machine);
+        let mut effects = Effects::none();
+        while !effects.is_incomplete() {
+            effects.push(Effect::Pause);
+        }
+        machine.function.finish(&mut effects);
+        let status = machine.function.transport().status();
+        assert!(status.contains(DeviceStatus::DEVICE_NEEDS_RESET));
+        assert_eq!(effects.into_iter().next_back(), Some(Effect::Interrupt));
     }
 }

@@ -109,6 +109,7 @@ impl Machine {
 
     /// Carries out effects, and those that the answers to them have.
     pub fn carry_out(&mut self, effects: Effects) {
+        assert!(!effects.is_incomplete(), "no room in {effects:?}");
         for effect in effects {
             self.device.log.push(effect);
             match effect {

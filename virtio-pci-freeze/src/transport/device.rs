@@ -14,6 +14,7 @@ use crate::spec::DeviceStatus;
 impl Transport {
     /// The device has carried out [`Effect::Reset`](crate::Effect::Reset); the status reads 0 from now on. An answer to an older reset is
     /// ignored. Returns what kind of reset it turned out to be.
+    #[must_use = "a front end drops the interrupts that wait from before the reset"]
     pub fn reset_done(
         &mut self,
         ticket: ResetTicket,
@@ -66,6 +67,7 @@ impl Transport {
 
     /// The device is suspended, or failed to and needs a reset (VIRTIO 1.4 §3.4.2). Returns whether the driver must
     /// be told through a configuration change notification.
+    #[must_use = "the driver must be told"]
     pub fn suspend_done(&mut self, suspended: bool) -> bool {
         if self.lifecycle != Lifecycle::Suspending {
             return false;
@@ -83,7 +85,9 @@ impl Transport {
     }
 
     /// The device runs again after a suspend, or failed to and needs a reset. Returns whether the driver must be told
-    /// of that, or of a change of the configuration that had to wait.
+    /// of that, or of a change of the configuration that had to wait. Asks for a [`Kick`](crate::Effect::Kick), since
+    /// doorbells of before the suspend may not have been served.
+    #[must_use = "the driver must be told"]
     pub fn resume_done(&mut self, resumed: bool, effects: &mut Effects) -> bool {
         if self.lifecycle != Lifecycle::Resuming {
             return false;
@@ -115,6 +119,7 @@ impl Transport {
     ///
     /// A device that no driver has found is as good as reset. It keeps status 0, which a driver that has just reset it
     /// polls for without end.
+    #[must_use = "the driver must be told"]
     pub fn needs_reset(&mut self) -> bool {
         if self.status.0 == 0 {
             return false;

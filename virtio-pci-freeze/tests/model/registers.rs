@@ -314,6 +314,26 @@ fn a_write_to_the_device_configuration_leaves_as_an_effect() {
 }
 
 #[test]
+fn two_registers_that_one_write_reaches_both_ask_for_something() {
+    let (mut machine, driver) = machine(Layout::Tail, &[feature::VIRTIO_F_RING_RESET]);
+    let mut driver = driver;
+    driver.bind(&mut machine);
+    driver.write(&mut machine, Register::QueueSelect, 0);
+    machine.device.answers = false;
+    machine.take_log();
+    // queue_reset is at 58, freeze_mode at 64.
+    machine.write_bar(BarLayout::VIRTIO, 58, &[1, 0, 0, 0, 0, 0, 3, 0]);
+    let log = machine.take_log();
+    assert!(
+        matches!(
+            log[..],
+            [Effect::ResetQueue { queue: 0 }, Effect::Freeze { .. }]
+        ),
+        "{log:?}"
+    );
+}
+
+#[test]
 fn the_structure_can_stand_without_a_pci_function() {
     let mut transport = transport_config(Layout::Seed, retention(false));
     transport.starts_as_bus_master = true;
