@@ -30,60 +30,174 @@
 //!
 //! # Example
 //!
+//! A whole endpoint, from the accesses of a guest to the device and back. What a VMM puts in its place: the memory bus
+//! calls `read_bar` and `write_bar`, the PCI bus `read_config` and `write_config`, and `inject` sends a message.
+//!
 //! ```
 //! use virtio_pci_freeze::{
-//!     BarLayout, Effect, FunctionConfig, HoldSources, Identity, Layout, ResetKind, ResetOutcome,
-//!     Retention, RingPosition, TransportConfig, VectorOwner, VirtioPciFunction,
+//!     BarLayout, ConfigError, Effect, Effects, FunctionConfig, HoldSources, Identity, Interrupt, Layout, ResetKind,
+//!     ResetOutcome, Retention, RingPosition, TransportConfig, VectorOwner, VirtioPciFunction,
 //! };
 //!
-//! let mut function = VirtioPciFunction::new(FunctionConfig {
-//!     transport: TransportConfig {
-//!         device_features: 0,
-//!         feature_dependencies: Vec::new(),
-//!         queue_sizes: vec![64, 16],
-//!         vectors: 3,
-//!         layout: Layout::Seed,
-//!         retention: Retention::On { sources: HoldSources::ALL, no_soft_reset: true },
-//!         device_config: vec![0; 16],
-//!         starts_as_bus_master: false,
-//!     },
-//!     identity: Identity {
-//!         device_type: 16,
-//!         class_code: [0, 0x80, 0x03],
-//!         subsystem_id: 0x1100,
-//!         interrupt_pin: true,
-//!     },
-//!     shared_memory: Vec::new(),
-//!     vector_owner: VectorOwner::Function,
-//!     power_management: true,
-//! })?;
+//! /// The device itself. It may as well live on another thread: answers come when they come.
+//! #[derive(Default)]
+//! struct Device {
+//!     resources: Vec<u32>,
+//!     positions: [RingPosition; 2],
+//! }
 //!
-//! // The VMM passes the guest's accesses on and carries out what they ask for, in order.
-//! let mut answers = Vec::new();
-//! for effect in function.write_bar(BarLayout::VIRTIO, 20, &[0]) {
-//!     match effect {
-//!         Effect::Reset { kind, ticket } => {
-//!             // Finish what was taken from the queues. A full reset drops the device's state, a frozen one keeps it.
-//!             let kept = kind == ResetKind::Frozen;
-//!             answers.push((ticket, kept));
-//!         }
-//!         Effect::Activate(_) => { /* start with function.transport().active_queues() */ }
-//!         Effect::Kick => { /* process every queue */ }
-//!         Effect::Notify { queue, .. } => { /* process this one */ let _ = queue; }
-//!         Effect::Interrupt => while let Some(message) = function.next_interrupt() {
-//!             // inject message.address and message.data
-//!             let _ = message;
-//!         },
-//!         _ => { /* see each one's documentation */ }
+//! impl Device {
+//!     fn serve(&mut self, queue: u16) {
+//!         // Take buffers, use them, and call `VirtioPciFunction::queue_used` where the driver wants to know.
+//!         let _ = queue;
 //!     }
 //! }
-//! // Answers come when they come, from any thread that can reach the function.
-//! for (ticket, _) in answers {
-//!     let positions = [RingPosition::default(); 2];
-//!     let _effects = function.reset_done(ticket, ResetOutcome::Done(&positions));
+//!
+//! struct Endpoint {
+//!     function: VirtioPciFunction,
+//!     device: Device,
 //! }
-//! assert_eq!(function.transport().status().0, 0);
-//! # Ok::<(), virtio_pci_freeze::ConfigError>(())
+//!
+//! impl Endpoint {
+//!     fn new() -> Result<Self, ConfigError> {
+//!         let transport = TransportConfig {
+//!             device_features: 0,
+//!             feature_dependencies: Vec::new(),
+//!             queue_sizes: vec![64, 16],
+//!             vectors: 3,
+//!             layout: Layout::Seed,
+//!             retention: Retention::On { sources: HoldSources::ALL, no_soft_reset: true },
+//!             device_config: vec![0; 16],
+//!             starts_as_bus_master: false,
+//!         };
+//!         let identity = Identity {
+//!             device_type: 16,
+//!             class_code: [0, 0x80, 0x03],
+//!             subsystem_id: 0x1100,
+//!             interrupt_pin: true,
+//!         };
+//!         let function = VirtioPciFunction::new(FunctionConfig {
+//!             transport,
+//!             identity,
+//!             shared_memory: Vec::new(),
+//!             vector_owner: VectorOwner::Function,
+//!             power_management: true,
+//!         })?;
+//!         Ok(Self { function, device: Device::default() })
+//!     }
+//!
+//!     fn read_bar(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
+//!         let effects = self.function.read_bar(bar, offset, data);
+//!         self.carry_out(effects);
+//!     }
+//!
+//!     fn write_bar(&mut self, bar: u8, offset: u64, data: &[u8]) {
+//!         let effects = self.function.write_bar(bar, offset, data);
+//!         self.carry_out(effects);
+//!     }
+//!
+//!     fn read_config(&mut self, offset: u16, data: &mut [u8]) {
+//!         let effects = self.function.read_config(offset, data);
+//!         self.carry_out(effects);
+//!     }
+//!
+//!     fn write_config(&mut self, offset: u16, data: &[u8]) {
+//!         let effects = self.function.write_config(offset, data);
+//!         self.carry_out(effects);
+//!     }
+//!
+//!     /// Carries out the effects in order, then answers those that ask for an answer.
+//!     fn carry_out(&mut self, effects: Effects) {
+//!         let mut asked = Vec::new();
+//!         for effect in effects {
+//!             match effect {
+//!                 Effect::Activate(_) => {
+//!                     for queue in self.function.transport().active_queues() {
+//!                         self.device.positions[usize::from(queue.index)] = queue.position;
+//!                     }
+//!                 }
+//!                 Effect::Kick => (0..2).for_each(|queue| self.device.serve(queue)),
+//!                 Effect::Notify { queue, .. } | Effect::StartQueue { queue } => self.device.serve(queue),
+//!                 Effect::Interrupt => {
+//!                     while let Some(interrupt) = self.function.next_interrupt() {
+//!                         self.inject(interrupt);
+//!                     }
+//!                 }
+//!                 Effect::Discard => self.device.resources.clear(),
+//!                 // A device on this thread touches memory only while it is called, and this one has no registers.
+//!                 Effect::Pause | Effect::Unfreeze | Effect::DeviceConfigWrite { .. } => {}
+//!                 Effect::Intx(_level) => { /* drive the line */ }
+//!                 Effect::Reset { .. } | Effect::Freeze { .. } | Effect::Suspend | Effect::Resume
+//!                 | Effect::ResetQueue { .. } => asked.push(effect),
+//!             }
+//!         }
+//!         for effect in asked {
+//!             let effects = self.answer(effect);
+//!             self.carry_out(effects);
+//!         }
+//!     }
+//!
+//!     fn answer(&mut self, asked: Effect) -> Effects {
+//!         let Self { function, device } = self;
+//!         match asked {
+//!             Effect::Reset { kind, ticket } => {
+//!                 if kind == ResetKind::Full {
+//!                     *device = Device::default();
+//!                 }
+//!                 function.reset_done(ticket, ResetOutcome::Done(&device.positions))
+//!             }
+//!             Effect::Suspend => function.suspend_done(true),
+//!             Effect::Resume => function.resume_done(true),
+//!             Effect::Freeze { ticket } => {
+//!                 function.freeze_done(ticket, true);
+//!                 Effects::none()
+//!             }
+//!             Effect::ResetQueue { queue } => {
+//!                 function.queue_reset_done(queue);
+//!                 Effects::none()
+//!             }
+//!             _ => Effects::none(),
+//!         }
+//!     }
+//!
+//!     fn inject(&mut self, interrupt: Interrupt) {
+//!         let _ = (interrupt.address, interrupt.data);
+//!     }
+//! }
+//!
+//! // A guest starts the device. The offsets are those of VIRTIO 1.4 §4.1.4.3.
+//! fn start(endpoint: &mut Endpoint) {
+//!     endpoint.write_bar(BarLayout::VIRTIO, 20, &[1]);
+//!     endpoint.write_bar(BarLayout::VIRTIO, 20, &[3]);
+//!     endpoint.write_bar(BarLayout::VIRTIO, 8, &1u32.to_le_bytes());
+//!     endpoint.write_bar(BarLayout::VIRTIO, 12, &1u32.to_le_bytes()); // VIRTIO_F_VERSION_1
+//!     endpoint.write_bar(BarLayout::VIRTIO, 20, &[0xb]);
+//! }
+//!
+//! let mut endpoint = Endpoint::new()?;
+//! endpoint.write_config(4, &[6, 0]); // memory accesses, and BusMaster
+//! start(&mut endpoint);
+//! endpoint.write_bar(BarLayout::VIRTIO, 28, &[1, 0]); // queue_enable of queue 0
+//! endpoint.write_bar(BarLayout::VIRTIO, 20, &[0xf]);
+//! endpoint.device.resources.push(7);
+//!
+//! // It sleeps, and its driver resets the device when it wakes: the registers read as after any reset.
+//! endpoint.function.platform_sleep();
+//! endpoint.write_bar(BarLayout::VIRTIO, 20, &[0]);
+//! endpoint.function.platform_wake();
+//! let mut status = [0xff];
+//! endpoint.read_bar(BarLayout::VIRTIO, 20, &mut status);
+//! assert_eq!(status, [0]);
+//!
+//! // The driver sets up no queue, as Linux's virtio-gpu: it has its queue back, and the device its state.
+//! start(&mut endpoint);
+//! endpoint.write_bar(BarLayout::VIRTIO, 20, &[0xf]);
+//! assert_eq!(endpoint.function.transport().active_queues().count(), 1);
+//! assert_eq!(endpoint.device.resources, [7]);
+//! let mut vendor = [0; 2];
+//! endpoint.read_config(0, &mut vendor);
+//! assert_eq!(vendor, [0xf4, 0x1a]);
+//! # Ok::<(), ConfigError>(())
 //! ```
 //!
 //! # Features
