@@ -9,10 +9,6 @@ use thiserror::Error;
 use crate::limits::Limits;
 use crate::protocol::{MAX_SCANOUTS, feature};
 
-/// Smallest and largest width or height of an output, in pixels: the range an EDID with a
-/// DisplayID timing and common guest drivers agree on.
-const OUTPUT_DIMENSION: RangeInclusive<u32> = 16..=16384;
-
 /// Refused by the constructor: the caller's mistake, never the guest's.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
@@ -69,6 +65,12 @@ pub struct OutputConfig {
     pub width: u32,
     /// Preferred height in pixels.
     pub height: u32,
+}
+
+impl OutputConfig {
+    /// Smallest and largest width or height, in pixels: the range an EDID with a DisplayID timing and common guest
+    /// drivers agree on.
+    pub const DIMENSIONS: RangeInclusive<u32> = 16..=16384;
 }
 
 /// A GPU as the VMM wants it.
@@ -186,7 +188,8 @@ impl GpuConfig {
 
 fn check_output(index: usize, output: OutputConfig) -> Result<(), ConfigError> {
     let OutputConfig { width, height } = output;
-    if !OUTPUT_DIMENSION.contains(&width) || !OUTPUT_DIMENSION.contains(&height) {
+    let possible = OutputConfig::DIMENSIONS;
+    if !possible.contains(&width) || !possible.contains(&height) {
         return Err(ConfigError::OutputSize {
             index,
             width,

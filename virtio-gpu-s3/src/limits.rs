@@ -18,6 +18,8 @@ pub struct LimitInfo {
     pub most: u64,
     /// Why there is one, and why this.
     pub reason: &'static str,
+    /// What it limits, and why, in whole sentences.
+    pub help: &'static str,
 }
 
 macro_rules! limits {
@@ -37,6 +39,7 @@ macro_rules! limits {
                     least: $least,
                     most: $most,
                     reason: $reason,
+                    help: concat!($doc, " Why: ", $reason, "."),
                 },)*
             ];
 
