@@ -8,7 +8,6 @@ mod frontend;
 mod host_window;
 #[cfg(feature = "virgl")]
 mod kept;
-mod option;
 mod running;
 mod start;
 
@@ -38,7 +37,6 @@ pub use frontend::GuestNotifier;
 pub use host_window::{HostWindow, MemorySlots};
 #[cfg(feature = "virgl")]
 use kept::Kept;
-pub use option::{LayoutOption, VmmGpuOption};
 use running::Running;
 pub use start::GpuStart;
 use start::{check, make};

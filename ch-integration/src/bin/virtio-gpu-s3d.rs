@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::thread;
 
 use ch_integration::{DeviceError, GpuDevice, vfio};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+#[cfg(feature = "virgl")]
+use clap::ValueEnum;
 use env_logger::Env;
 use host_util::socket::{SocketError, listen};
 use log::{LevelFilter, error, warn};
@@ -24,8 +26,9 @@ use thiserror::Error as ThisError;
 use virtio_gpu_control as control;
 #[cfg(feature = "virgl")]
 use virtio_gpu_renderer_process::{RendererProgram, SUBCOMMAND, ServeError, serve};
-use virtio_gpu_s3::LimitInfo;
-use virtio_gpu_worker::{DeviceOptions, GpuOption, HoldList, RendererPlace, Switch, save_screens};
+use virtio_gpu_worker::{
+    DeviceOptions, GpuOption, HoldList, LayoutOption, RendererPlace, Switch, save_screens,
+};
 use virtio_pci_freeze::{HoldSources, Layout, Retention};
 
 const EXAMPLE: &str = "\
@@ -50,10 +53,7 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
 
-    /// The GPU: backend=2d|virgl,outputs=N,width=PX,height=PX, and limits (below). With backend=virgl also
-    /// hostmem=SIZE, room for the guest to map memory of the host's OpenGL and Vulkan, for which QEMU's device needs
-    /// "x-no-posted-writes":true, and venus=on, which is Vulkan. With wayland=PATH, the socket of the host's compositor,
-    /// and hostmem=SIZE a Wayland proxy in the guest shows its windows there
+    /// The GPU, and what a guest may make it hold: its keys and limits are below
     #[arg(long, value_name = "KEY=VALUE,...", default_value = "")]
     gpu: GpuOption,
 
@@ -75,7 +75,7 @@ struct Options {
     hold: HoldList,
 
     /// Where freeze_mode is: at 56 as first proposed, or at 64 behind everything in virtio 1.4 and a feature bit
-    #[arg(long, value_name = "LAYOUT", default_value = "seed")]
+    #[arg(long, value_name = "seed|tail", default_value = "seed")]
     layout: LayoutOption,
 
     /// Where backend=virgl renders: in a process of its own, whose crash costs the guest its 3D until the next reset, or
@@ -94,12 +94,6 @@ struct Options {
     log_level: LevelFilter,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LayoutOption {
-    Seed,
-    Tail,
-}
-
 #[cfg(feature = "virgl")]
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RendererOption {
@@ -107,21 +101,9 @@ enum RendererOption {
     Thread,
 }
 
-/// The limits with their reasons, and examples.
+/// The keys and limits of the GPU, and examples.
 fn after_help() -> String {
-    let mut text = "Limits, as keys of --gpu:\n".to_owned();
-    for info in GpuOption::limits() {
-        let LimitInfo {
-            name,
-            default,
-            least,
-            most,
-            reason,
-        } = info;
-        let row = format!("  {name}={default}  ({least} to {most})\n      {reason}\n");
-        text.push_str(&row);
-    }
-    text + "\n" + EXAMPLE
+    GpuOption::help() + "\n" + EXAMPLE
 }
 
 impl Options {
@@ -142,17 +124,13 @@ impl Options {
         let HoldList(sources) = self.hold;
         let sources: HoldSources = sources;
         let (retention, layout) = if self.freeze.is_on() {
-            let layout = match self.layout {
-                LayoutOption::Seed => Layout::Seed,
-                LayoutOption::Tail => Layout::Tail,
-            };
             let no_soft_reset = self.no_soft_reset.is_on();
             (
                 Retention::On {
                     sources,
                     no_soft_reset,
                 },
-                layout,
+                self.layout.into(),
             )
         } else {
             (Retention::Off, Layout::None)

@@ -136,12 +136,18 @@ fn each_output_that_shows_something_has_a_picture() {
 }
 
 #[test]
-fn the_help_lists_every_limit_with_its_default_and_reason() {
+fn the_help_explains_every_key_and_every_limit_with_its_default() {
     let output = Command::new(env!("CARGO_BIN_EXE_virtio-gpu-s3d"))
         .arg("--help")
         .output()
         .unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
+    for name in GpuOption::names() {
+        assert!(
+            help.contains(&format!("{name}=")),
+            "{name} is not in\n{help}"
+        );
+    }
     for info in GpuOption::limits() {
         let row = format!("{}={}", info.name, info.default);
         assert!(help.contains(&row), "{row} is not in\n{help}");

@@ -34,8 +34,8 @@ pub use events::{Event, EventKind, EventLog, micros};
 pub use frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport};
 pub use handle::{StartFailure, WorkerHandle, WorkerLink};
 pub use options::{
-    Backend, DeviceOptions, GpuOption, HoldList, OptionError, OutputSize, RendererPlace, Switch,
-    bad, pairs, path,
+    Backend, DeviceOptions, GpuOption, HoldList, LayoutOption, OptionError, OutputSize,
+    RendererPlace, Switch, VmmGpuOption,
 };
 pub use picture::{PictureError, ResizeError, Screenshot, encode_png, save_png};
 pub use session::bit;
