@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use virtio_gpu_renderer_process::{RemoteRenderer, RendererProgram};
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer};
-use virtio_gpu_s3::{Gpu, NullDisplay, Renderer};
+use virtio_gpu_s3::{Gpu, Rect, Renderer};
 use virtio_gpu_s3_testing::{GpuDriver, WithFence, config, request};
 
 const ROUNDS: u32 = 20_000;
+const FRAMES: u32 = 300;
 
 #[derive(Clone, Default)]
 struct Woken(Arc<(Mutex<()>, Condvar)>);
@@ -47,7 +48,7 @@ fn main() {
 }
 
 fn measure(name: &str, renderer: Box<dyn Renderer>, woken: &Woken) -> [Duration; 3] {
-    let gpu = Gpu::new(config(1, 64, 64), renderer, Box::new(NullDisplay));
+    let gpu = Gpu::new(config(1, 64, 64), renderer);
     let mut driver = GpuDriver::with_gpu(gpu.unwrap(), 1 << 20);
     driver.in_context(1, request::ctx_create(2));
     let empty = request::submit_3d(&[0]);
@@ -66,6 +67,7 @@ fn measure(name: &str, renderer: Box<dyn Renderer>, woken: &Woken) -> [Duration;
             guard = woken.0.1.wait(guard).unwrap();
         }
     });
+    frames(name, &mut driver);
     let long = request::submit_3d(&vec![0; 16_384]);
     let (long, _) = typical(|_| {
         driver.in_context(1, long.clone());
@@ -81,9 +83,46 @@ fn measure(name: &str, renderer: Box<dyn Renderer>, woken: &Woken) -> [Duration;
     [alone, fenced, long]
 }
 
+/// A frame of 1080p in the renderer: its flush while nobody looks, beside one of a resource that no scanout shows, and
+/// a look after each flush.
+fn frames(name: &str, driver: &mut GpuDriver) {
+    let whole = Rect::sized(1920, 1080);
+    for id in [1, 2] {
+        driver.control(request::resource_create_3d(
+            id,
+            &request::texture(1920, 1080),
+        ));
+    }
+    driver.set_scanout(0, 1, whole);
+    let flush = |driver: &mut GpuDriver, id| {
+        driver.flush(id, whole);
+    };
+    let (shown, _) = typical_of(FRAMES, |_| flush(driver, 1));
+    let (hidden, _) = typical_of(FRAMES, |_| flush(driver, 2));
+    let (seen, _) = typical_of(FRAMES, |_| {
+        flush(driver, 1);
+        driver.scanout_image(0, false).expect("a picture");
+    });
+    let (image, _) = typical_of(FRAMES, |_| {
+        driver.scanout_image(0, false).expect("a picture");
+    });
+    println!(
+        "{name}: 1080p flush that nobody looks at {:.2} µs, that shows nothing {:.2} µs; with a look and its copy \
+         {:.2} ms, of which the copy is {:.2} ms",
+        shown.as_secs_f64() * 1e6,
+        hidden.as_secs_f64() * 1e6,
+        seen.as_secs_f64() * 1e3,
+        image.as_secs_f64() * 1e3
+    );
+}
+
 /// Median and shortest time.
-fn typical(mut step: impl FnMut(u32)) -> (Duration, Duration) {
-    let mut times: Vec<_> = (0..ROUNDS)
+fn typical(step: impl FnMut(u32)) -> (Duration, Duration) {
+    typical_of(ROUNDS, step)
+}
+
+fn typical_of(rounds: u32, mut step: impl FnMut(u32)) -> (Duration, Duration) {
+    let mut times: Vec<_> = (0..rounds)
         .map(|round| {
             let start = Instant::now();
             step(round);

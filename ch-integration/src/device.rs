@@ -231,7 +231,7 @@ impl GpuDevice {
     fn access(&self, change: impl FnOnce(&mut VirtioPciFunction) -> Effects) {
         let then = self.function.change(&mut self.function.lock(), change);
         if then == Then::Stop {
-            self.worker.stop();
+            self.worker.rest();
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) struct State {
 #[must_use = "the guest goes on when it should not"]
 pub(crate) enum Then {
     Nothing,
-    /// The worker must have stopped touching guest memory before the access returns.
+    /// The worker must have stopped touching guest memory before the access returns; what is shown it may still read.
     Stop,
 }
 
@@ -110,10 +110,7 @@ impl Function {
                 });
             }
             Effect::Kick => worker.serve(),
-            Effect::Pause => {
-                worker.shut();
-                return Then::Stop;
-            }
+            Effect::Pause => return Then::Stop,
             Effect::Notify { queue, .. } => {
                 state.sleep.driver_acted();
                 worker.ring(bit(queue));

@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use ch_integration::{GpuOption, VmmGpuOption};
+use virtio_gpu_worker::{GpuOption, VmmGpuOption};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::error::GuestError;
 use crate::host_visible::MapError;
+use crate::picture::LookError;
 use crate::protocol::ResponseType;
 use crate::renderer::RendererError;
 use crate::status::ErrorKind;
@@ -22,6 +23,16 @@ pub(crate) enum CommandError {
     /// The host's: it could not map what is in order.
     #[error(transparent)]
     Map(#[from] MapError),
+}
+
+impl From<LookError> for CommandError {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::NoSuchScanout { id } => GuestError::NoSuchScanout { id }.into(),
+            LookError::Guest(error) => error.into(),
+            LookError::Renderer(error) => error.into(),
+        }
+    }
 }
 
 impl CommandError {

@@ -35,6 +35,34 @@ impl Rect {
         self.width == 0 || self.height == 0
     }
 
+    /// Pixels in it.
+    pub(crate) fn area(&self) -> u64 {
+        u64::from(self.width).saturating_mul(self.height.into())
+    }
+
+    /// True if all of `other` is inside.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.x <= other.x
+            && self.y <= other.y
+            && self.right() >= other.right()
+            && self.bottom() >= other.bottom()
+    }
+
+    /// The least rectangle that covers both, as far as 32 bits hold its size.
+    pub(crate) fn around(&self, other: &Self) -> Self {
+        let (x, y) = (self.x.min(other.x), self.y.min(other.y));
+        let size = |end: u64, start: u32| {
+            let size = end.saturating_sub(start.into());
+            u32::try_from(size).unwrap_or(u32::MAX)
+        };
+        Self {
+            x,
+            y,
+            width: size(self.right().max(other.right()), x),
+            height: size(self.bottom().max(other.bottom()), y),
+        }
+    }
+
     /// First column right of it.
     pub fn right(&self) -> u64 {
         u64::from(self.x).saturating_add(self.width.into())
@@ -131,6 +159,22 @@ mod tests {
             })
         );
         assert_eq!(Rect::sized(100, 100).within(&scanout), None);
+    }
+
+    #[test]
+    fn the_box_around_two_rectangles_covers_both_and_no_more() {
+        let left = Rect::sized(2, 3);
+        let right = Rect {
+            x: 10,
+            y: 1,
+            width: 5,
+            height: 1,
+        };
+        let around = left.around(&right);
+        assert_eq!(around, Rect::sized(15, 3));
+        assert!(around.covers(&left) && around.covers(&right));
+        assert!(!left.covers(&right) && !right.covers(&left));
+        assert_eq!((around.area(), right.area()), (45, 5));
     }
 
     #[test]

@@ -14,12 +14,12 @@
 //!
 //! ```
 //! use virtio_gpu_s3::{
-//!     Activation, Gpu, GpuConfig, NullDisplay, NullRenderer, OutputConfig, ResetKind, Response,
+//!     Activation, Gpu, GpuConfig, NullRenderer, OutputConfig, ResetKind, Response, Seen,
 //! };
 //! use vm_memory::{GuestAddress, GuestMemoryMmap};
 //!
 //! let config = GpuConfig::new(vec![OutputConfig { width: 1280, height: 800 }])?;
-//! let mut gpu = Gpu::new(config, Box::new(NullRenderer::default()), Box::new(NullDisplay))?;
+//! let mut gpu = Gpu::new(config, Box::new(NullRenderer::default()))?;
 //! let features = gpu.device_features();
 //! gpu.activate(features, Activation::Fresh);
 //!
@@ -30,13 +30,17 @@
 //! let _ = gpu.control(&request, &mem, &mut response);
 //! assert_eq!(response.bytes()[..4], 0x1101_u32.to_le_bytes());
 //!
-//! gpu.quiesce()?;
+//! let screenshot = gpu.look(0, Seen::default(), &mem)?.to_image(true);
+//! assert_eq!((screenshot.width, screenshot.height), (1280, 800));
+//!
+//! gpu.quiesce(&mem)?;
 //! gpu.reset(ResetKind::Frozen);
 //! gpu.activate(features, Activation::Reinstated);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Not here: queues, interrupts, PCI, displays that show something, renderers that draw.
+//! Not here: queues, interrupts, PCI, windows that show a picture, renderers that draw. A viewer
+//! pulls: [`Gpu::look`] gives the picture of now, and what changed since that viewer's last look.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -63,14 +67,15 @@ pub mod saved_state;
 mod backing;
 mod command_error;
 mod config;
+mod damage;
 mod device;
-mod display;
 mod edid;
 mod error;
 mod fence;
 mod geometry;
 mod host_visible;
 mod limits;
+mod picture;
 mod pixel;
 mod resource;
 mod response;
@@ -80,12 +85,12 @@ mod transfer;
 
 pub use config::{ConfigError, GpuConfig, OutputConfig};
 pub use device::{Activation, Gpu, Outcome, Outstanding, ResetKind};
-pub use display::{CursorImage, DisplaySink, NullDisplay, ScanoutMode};
 pub use error::GuestError;
 pub use fence::{Completed, Fence, Timeline, Token};
 pub use geometry::Rect;
 pub use host_visible::{HOST_VISIBLE_SHM_ID, HostVisible, MapError};
 pub use limits::{LimitInfo, Limits};
+pub use picture::{CursorImage, LookError, Picture, Seen};
 pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat, row_bytes};
 pub use renderer::{
     CrossDomainError, NullControl, NullRenderer, Renderer, RendererError, StreamError,

@@ -122,6 +122,16 @@ impl<'a> Frame<'a> {
         })
     }
 
+    /// Copies its rows to where they begin so many bytes apart.
+    pub(crate) fn copy_to(&self, target: &mut [u8], stride: usize) {
+        for (target, y) in target.chunks_mut(stride.max(1)).zip(0..) {
+            let Some(row) = self.row(y) else { break };
+            if let Some(target) = target.get_mut(..row.len()) {
+                target.copy_from_slice(row);
+            }
+        }
+    }
+
     /// A copy in red, green, blue, alpha order. Alpha is opaque: nothing lies behind a scanout.
     pub fn to_image(&self) -> Image {
         let mut image = Image::black(self.width, self.height);

@@ -28,6 +28,8 @@ pub(crate) struct Resource {
     pub(crate) backing: Option<Backing>,
     pub(crate) uuid: Option<[u8; 16]>,
     pub(crate) retention: Retention,
+    /// The number of the last command that drew on it, as far as its own commands tell.
+    pub(crate) drawn: u64,
 }
 
 /// Where a resource's pixels are.
@@ -93,8 +95,6 @@ impl Pixels {
 #[derive(Debug)]
 pub(crate) struct Rendered {
     pub(crate) params: Resource3d,
-    /// A copy of what is or was on a scanout, refreshed at each flush.
-    pub(crate) shadow: Option<Pixels>,
 }
 
 impl Rendered {
@@ -163,15 +163,15 @@ impl Resource {
             backing,
             uuid: None,
             retention: Retention::Live,
+            drawn: 0,
         }
     }
 
-    /// The picture that scanouts show, if it has one.
+    /// Its pixels, if they are with us.
     pub(crate) fn picture(&self) -> Option<&Pixels> {
         match &self.content {
             Content::Pixels(pixels) => Some(pixels),
-            Content::Rendered(rendered) => rendered.shadow.as_ref(),
-            Content::Blob(_) => None,
+            Content::Rendered(_) | Content::Blob(_) => None,
         }
     }
 
@@ -278,13 +278,12 @@ impl Resources {
         Ok(result)
     }
 
-    /// The renderer knows the resource from now on; a picture stays as a copy.
+    /// The renderer knows the resource from now on, and alone has its picture.
     pub(crate) fn promote(&mut self, id: u32) -> Result<(), GuestError> {
         let mut resource = self.remove(id).ok_or(GuestError::NoSuchResource { id })?;
         resource.content = match resource.content {
             Content::Pixels(pixels) => Content::Rendered(Rendered {
                 params: Rendered::params_of(&pixels),
-                shadow: Some(pixels),
             }),
             Content::Blob(blob) => Content::Blob(Blob {
                 in_renderer: true,

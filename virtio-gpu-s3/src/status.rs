@@ -80,11 +80,11 @@ pub struct Counters {
     pub control_commands: u64,
     /// Requests on the cursor queue.
     pub cursor_commands: u64,
-    /// Requests answered with an error.
+    /// Requests answered with an error, and pictures that could not be read before a sleep.
     pub errors: ErrorCounters,
     /// Replies cut because the guest gave them too little room.
     pub truncated_responses: u64,
-    /// Damage rectangles handed to the display.
+    /// Flushes of something that a scanout shows, once for each scanout.
     pub flushes: u64,
     /// Bytes copied from guest memory to pixels.
     pub transferred_bytes: u64,

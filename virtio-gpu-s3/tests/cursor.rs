@@ -26,7 +26,7 @@ fn make_cursor(driver: &mut GpuDriver, id: u32, pixel: [u8; 4]) {
 }
 
 fn red_pixels(driver: &mut GpuDriver) -> usize {
-    let image = driver.gpu().scanout_image(0, true).unwrap();
+    let image = driver.scanout_image(0, true).unwrap();
     image
         .pixels
         .chunks(4)
@@ -36,14 +36,14 @@ fn red_pixels(driver: &mut GpuDriver) -> usize {
 
 #[test]
 fn a_cursor_is_shown_where_the_guest_puts_it_even_half_outside() {
-    let (mut driver, screen) = with_cursor();
+    let (mut driver, mut screen) = with_cursor();
     assert_eq!(driver.update_cursor(0, 2, 10, 20), OK);
-    let image = driver.gpu().scanout_image(0, true).unwrap();
+    let image = driver.scanout_image(0, true).unwrap();
     assert_eq!(image.pixel(10, 20), Some([255, 0, 0, 255]));
     assert_eq!(image.pixel(73, 83), Some([255, 0, 0, 255]));
     assert_eq!(image.pixel(9, 20), Some([0, 0, 0, 255]));
     assert_eq!(image.pixel(74, 83), Some([0, 0, 0, 255]));
-    assert!(screen.cursor(0).is_some());
+    assert!(screen.look(&mut driver).cursor(0).is_some());
     for (x, y, visible) in [
         (-32, 0, 32 * 64),
         (0, -63, 64),
@@ -54,7 +54,7 @@ fn a_cursor_is_shown_where_the_guest_puts_it_even_half_outside() {
     ] {
         assert_eq!(driver.move_cursor(0, x, y), OK);
         assert_eq!(red_pixels(&mut driver), visible, "{x} {y}");
-        assert_eq!(screen.cursor_position(0), (x, y));
+        assert_eq!(screen.look(&mut driver).cursor_position(0), (x, y));
     }
 }
 
@@ -62,17 +62,17 @@ fn a_cursor_is_shown_where_the_guest_puts_it_even_half_outside() {
 fn a_screenshot_can_leave_the_cursor_out() {
     let (mut driver, _) = with_cursor();
     driver.update_cursor(0, 2, 0, 0);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert!(image.pixels.chunks(4).all(|p| p == [0, 0, 0, 255]));
 }
 
 #[test]
 fn resource_0_hides_the_cursor() {
-    let (mut driver, screen) = with_cursor();
+    let (mut driver, mut screen) = with_cursor();
     driver.update_cursor(0, 2, 0, 0);
     assert_eq!(driver.update_cursor(0, 0, 0, 0), OK);
     assert_eq!(red_pixels(&mut driver), 0);
-    assert!(screen.cursor(0).is_none());
+    assert!(screen.look(&mut driver).cursor(0).is_none());
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_cursor_of_another_size_is_refused_and_the_old_one_stays() {
         driver.create_2d(id, PixelFormat::BGRA, width, height);
         assert_eq!(driver.update_cursor(0, id, 9, 9), ResponseType::ERR_UNSPEC);
     }
-    let image = driver.gpu().scanout_image(0, true).unwrap();
+    let image = driver.scanout_image(0, true).unwrap();
     assert_eq!(image.pixel(0, 0), Some([255, 0, 0, 255]));
 }
 
@@ -158,7 +158,7 @@ fn a_half_transparent_cursor_lets_the_picture_through() {
     driver.draw(3, &picture, &[100, 100, 100, 0].repeat(200 * 200), 200, 200);
     make_cursor(&mut driver, 4, [0, 128, 0, 128]);
     driver.update_cursor(0, 4, 0, 0);
-    let image = driver.gpu().scanout_image(0, true).unwrap();
+    let image = driver.scanout_image(0, true).unwrap();
     assert_eq!(image.pixel(5, 5), Some([50, 178, 50, 255]));
     assert_eq!(image.pixel(64, 64), Some([100, 100, 100, 255]));
 }

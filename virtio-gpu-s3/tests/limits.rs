@@ -5,8 +5,7 @@
 use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
 use virtio_gpu_s3::{
-    Activation, Gpu, LimitInfo, Limits, NullControl, NullDisplay, NullRenderer, PixelFormat,
-    ResetKind,
+    Activation, Gpu, LimitInfo, Limits, NullControl, NullRenderer, PixelFormat, ResetKind,
 };
 use virtio_gpu_s3_testing::{GpuDriver, Layout, WithFence, config, request};
 
@@ -20,7 +19,7 @@ fn with(limit: &str, value: u64) -> (GpuDriver, NullControl) {
     let limits = Limits::default().with(limit, value).unwrap();
     let (renderer, control) = NullRenderer::rendering();
     let config = config(1, 64, 64).with_limits(limits).unwrap();
-    let gpu = Gpu::new(config, Box::new(renderer), Box::new(NullDisplay));
+    let gpu = Gpu::new(config, Box::new(renderer));
     (GpuDriver::with_gpu(gpu.unwrap(), 1 << 20), control)
 }
 

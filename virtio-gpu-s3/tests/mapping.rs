@@ -4,7 +4,7 @@
 
 use virtio_gpu_s3::protocol::{ResponseType, wire};
 use virtio_gpu_s3::{Activation, Gpu, NullControl, NullRenderer, PixelFormat, ResetKind};
-use virtio_gpu_s3_testing::{GpuDriver, Layout, Region, Screen, config, request};
+use virtio_gpu_s3_testing::{GpuDriver, Layout, Region, config, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const MAPPED: ResponseType = ResponseType::OK_MAP_INFO;
@@ -17,8 +17,7 @@ const REGION_BYTES: u64 = 64 << 10;
 fn with_blobs() -> (GpuDriver, NullControl, Region) {
     let (renderer, control) = NullRenderer::rendering();
     let region = Region::new(REGION_BYTES);
-    let screen = Box::new(Screen::default());
-    let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer), screen);
+    let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer));
     let gpu = gpu.unwrap().with_host_visible(Box::new(region.clone()));
     let mut driver = GpuDriver::with_gpu(gpu, 1 << 20);
     assert_eq!(driver.in_context(1, request::ctx_create(0)), OK);

@@ -349,15 +349,14 @@ impl Pair {
     }
 
     fn check(&mut self) {
-        let gpu = self.driver.gpu();
-        gpu.assert_consistent();
-        let status = gpu.status();
+        self.driver.gpu().assert_consistent();
+        let status = self.driver.gpu().status();
         assert_eq!(status.resources, self.model.resources.len());
         let retained = self.model.resources.values().filter(|it| it.retained);
         assert_eq!(status.retained, retained.count());
         for scanout in 0..2_u32 {
             let expected = self.model.image(scanout as usize);
-            assert_eq!(gpu.scanout_image(scanout, false), Some(expected));
+            assert_eq!(self.driver.scanout_image(scanout, false), Some(expected));
         }
     }
 
@@ -365,15 +364,13 @@ impl Pair {
     fn move_to_another_process(&mut self) {
         let saved = self.driver.gpu().save().unwrap();
         let text = serde_json::to_string(&saved).unwrap();
-        let screen = Screen::default();
         let gpu = Gpu::restore(
             config(2, OUTPUT.0, OUTPUT.1),
             Box::new(NullRenderer::default()),
-            Box::new(screen.clone()),
             serde_json::from_str(&text).unwrap(),
         );
         self.driver.transport.gpu = gpu.unwrap();
-        self.screen = screen;
+        self.screen = Screen::default();
         assert_eq!(self.driver.gpu().save().unwrap(), saved);
     }
 
@@ -381,7 +378,7 @@ impl Pair {
     fn check_screen(&mut self) {
         for (scanout, shown) in (0..).zip(self.model.scanouts) {
             let Some((id, _)) = shown else {
-                assert_eq!(self.screen.image(scanout), None);
+                assert_eq!(self.screen.look(&mut self.driver).image(scanout), None);
                 continue;
             };
             let picture = &self.model.resources[&id];
@@ -389,7 +386,8 @@ impl Pair {
             assert_eq!(self.model.apply(&Op::Flush { id, rect }), OK);
             assert_eq!(self.driver.flush(id, rect), OK);
             let expected = self.model.image(scanout as usize);
-            assert_eq!(self.screen.image(scanout), Some(expected));
+            let shown = self.screen.look(&mut self.driver).image(scanout);
+            assert_eq!(shown, Some(expected));
         }
     }
 }

@@ -31,32 +31,34 @@ fn with_state() -> (GpuDriver, GuestBuffer) {
 fn a_frozen_reset_keeps_pictures_cursor_backings_and_uuids() {
     for how in [Activation::Reinstated, Activation::Retained] {
         let (mut driver, buffer) = with_state();
-        let before = driver.gpu().scanout_image(0, true).unwrap();
+        let before = driver.scanout_image(0, true).unwrap();
         let uuid = driver.control(request::resource_assign_uuid(2));
         driver.gpu().reset(ResetKind::Frozen);
         // While the guest sleeps a screenshot still shows its picture.
-        assert_eq!(driver.gpu().scanout_image(0, true), Some(before.clone()));
+        assert_eq!(driver.scanout_image(0, true), Some(before.clone()));
         let features = driver.gpu().device_features();
         driver.gpu().activate(features, how);
-        assert_eq!(driver.gpu().scanout_image(0, true), Some(before));
+        assert_eq!(driver.scanout_image(0, true), Some(before));
         assert_eq!(
             driver.control(request::resource_assign_uuid(2)).body,
             uuid.body
         );
         // Drawing goes on through the old backing.
         driver.draw(1, &buffer, &pattern(3, 48 * 48 * 4), 48, 48);
-        let image = driver.gpu().scanout_image(0, false).unwrap();
+        let image = driver.scanout_image(0, false).unwrap();
         assert_eq!(image.pixels[2], pattern(3, 4)[0]);
     }
 }
 
 #[test]
 fn a_frozen_reset_leaves_the_screen_alone() {
-    let (mut driver, screen) = GpuDriver::with_screen(1, 32, 32);
+    let (mut driver, mut screen) = GpuDriver::with_screen(1, 32, 32);
     let buffer = driver.framebuffer(0, 1, PixelFormat::BGRX, 32, 32);
     driver.draw(1, &buffer, &pattern(1, 4096), 32, 32);
+    screen.look(&mut driver);
     let (image, modes) = (screen.image(0), screen.mode_changes());
     driver.sleep_and_wake(Activation::Reinstated);
+    screen.look(&mut driver);
     assert_eq!((screen.image(0), screen.mode_changes()), (image, modes));
 }
 
@@ -69,7 +71,7 @@ fn a_reset_without_a_hold_destroys_every_resource() {
     assert_eq!((status.resources, status.host_bytes), (0, 0));
     assert_eq!(status.scanouts[0].resource_id, None);
     assert!(!status.scanouts[0].cursor);
-    let image = driver.gpu().scanout_image(0, true).unwrap();
+    let image = driver.scanout_image(0, true).unwrap();
     assert!(image.pixels.chunks(4).all(|p| p == [0, 0, 0, 255]));
     let features = driver.gpu().device_features();
     driver.gpu().activate(features, Activation::Fresh);
@@ -79,11 +81,13 @@ fn a_reset_without_a_hold_destroys_every_resource() {
 
 #[test]
 fn a_full_reset_turns_the_screen_off() {
-    let (mut driver, screen) = GpuDriver::with_screen(2, 64, 64);
+    let (mut driver, mut screen) = GpuDriver::with_screen(2, 64, 64);
     driver.framebuffer(1, 1, PixelFormat::BGRX, 64, 64);
     driver.update_cursor(1, 1, 0, 0);
+    screen.look(&mut driver);
     assert!(screen.image(1).is_some() && screen.cursor(1).is_some());
     driver.gpu().reset(ResetKind::Full);
+    screen.look(&mut driver);
     assert!(screen.image(1).is_none() && screen.cursor(1).is_none());
 }
 
@@ -108,10 +112,10 @@ fn a_rebooted_guest_may_create_an_id_that_is_only_retained() {
 fn a_failed_creation_leaves_the_retained_resource_alone() {
     let (mut driver, _) = with_state();
     driver.sleep_and_wake(Activation::Retained);
-    let before = driver.gpu().scanout_image(0, false);
+    let before = driver.scanout_image(0, false);
     assert_ne!(driver.create_2d(1, PixelFormat::BGRX, 0, 16), OK);
     assert_ne!(driver.create_2d(1, PixelFormat::BGRX, 32768, 32768), OK);
-    assert_eq!(driver.gpu().scanout_image(0, false), before);
+    assert_eq!(driver.scanout_image(0, false), before);
 }
 
 #[test]
@@ -142,13 +146,13 @@ fn reinstated_queues_make_everything_live() {
 #[test]
 fn a_second_frozen_reset_keeps_again() {
     let (mut driver, _) = with_state();
-    let before = driver.gpu().scanout_image(0, true);
+    let before = driver.scanout_image(0, true);
     for _ in 0..5 {
         driver.gpu().reset(ResetKind::Frozen);
     }
     let features = driver.gpu().device_features();
     driver.gpu().activate(features, Activation::Reinstated);
-    assert_eq!(driver.gpu().scanout_image(0, true), before);
+    assert_eq!(driver.scanout_image(0, true), before);
     assert_eq!(driver.gpu().status().counters.frozen_resets, 5);
 }
 
@@ -255,16 +259,16 @@ fn live_resources_are_never_given_up_for_room() {
 #[test]
 fn memory_mapped_elsewhere_is_read_through_the_same_guest_addresses() {
     let (mut driver, buffer) = with_state();
-    let before = driver.gpu().scanout_image(0, false);
+    let before = driver.scanout_image(0, false);
     driver.sleep_and_wake(Activation::Reinstated);
     let elsewhere = GuestRam::new(64 << 20);
     driver.transport.memory = elsewhere.memory().clone();
     let memory = elsewhere.memory().clone();
     driver.gpu().memory_changed(&memory).unwrap();
-    assert_eq!(driver.gpu().scanout_image(0, false), before);
+    assert_eq!(driver.scanout_image(0, false), before);
     elsewhere.write(&buffer, 0, &pattern(6, 48 * 48 * 4));
     assert_eq!(driver.transfer(1, Rect::sized(48, 48), 0), OK);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert_eq!(image.pixels[2], pattern(6, 4)[0]);
 }
 
@@ -278,7 +282,7 @@ fn a_device_without_outstanding_fences_is_quiet_at_once() {
     };
     let answer = driver.fenced(fence, request::resource_flush(1, Rect::sized(48, 48)));
     assert_eq!(answer.unwrap().header.fence_id.get(), 1);
-    driver.gpu().quiesce().unwrap();
+    driver.quiesce().unwrap();
 }
 
 #[test]

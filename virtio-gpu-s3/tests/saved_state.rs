@@ -8,7 +8,7 @@ use virtio_gpu_s3::saved_state::{
     RestoreError, SaveError, SavedBinding, SavedContent, SavedGpu, SavedPicture, SavedResource,
 };
 use virtio_gpu_s3::{
-    Activation, Gpu, GpuConfig, Limits, NullRenderer, PixelFormat, Rect, ResetKind,
+    Activation, Gpu, GpuConfig, Limits, NullRenderer, PixelFormat, Rect, ResetKind, Seen,
 };
 use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, Screen, config, pattern, request};
 
@@ -44,44 +44,45 @@ fn with_everything() -> (GpuDriver, GuestBuffer) {
     driver.create_2d(3, PixelFormat::BGRA, 64, 64);
     driver.update_cursor(0, 3, -5, 7);
     driver.control(request::resource_assign_uuid(1));
+    driver.quiesce().unwrap();
     (driver, buffer)
 }
 
-fn restore(saved: SavedGpu) -> Result<(Gpu, Screen), RestoreError> {
-    let screen = Screen::default();
-    let gpu = Gpu::restore(
-        config(2, 16, 16),
-        Box::new(NullRenderer::default()),
-        Box::new(screen.clone()),
-        saved,
-    )?;
-    Ok((gpu, screen))
+fn restore(saved: SavedGpu) -> Result<Gpu, RestoreError> {
+    Gpu::restore(config(2, 16, 16), Box::new(NullRenderer::default()), saved)
 }
 
 #[test]
 fn a_restored_device_is_the_saved_one_to_the_guest_and_on_the_screen() {
     let (mut driver, buffer) = with_everything();
     let saved = driver.gpu().save().unwrap();
-    let (gpu, screen) = restore(saved.clone()).unwrap();
+    let gpu = restore(saved.clone()).unwrap();
     gpu.assert_consistent();
     assert_eq!(gpu.save().unwrap(), saved);
-    for scanout in 0..2 {
-        for cursor in [false, true] {
-            let before = driver.gpu().scanout_image(scanout, cursor);
-            assert_eq!(gpu.scanout_image(scanout, cursor), before);
-        }
-        assert_eq!(screen.image(scanout), gpu.scanout_image(scanout, false));
-    }
-    assert_eq!(screen.cursor_position(0), (-5, 7));
     assert_eq!(gpu.status().retained, 1);
+    let pictures = |driver: &mut GpuDriver| {
+        [(0, false), (0, true), (1, true)]
+            .map(|(scanout, cursor)| driver.scanout_image(scanout, cursor))
+    };
+    let before = pictures(&mut driver);
     let uuid = driver.control(request::resource_assign_uuid(1));
     driver.transport.gpu = gpu;
+    assert_eq!(pictures(&mut driver), before);
+    let mut screen = Screen::default();
+    screen.look(&mut driver);
+    assert_eq!(
+        [screen.image(0), screen.image(1)],
+        [before[0].clone(), before[2].clone()]
+    );
+    assert!(screen.cursor(0).is_some());
+    assert_eq!(screen.cursor_position(0), (-5, 7));
     let restored = driver.control(request::resource_assign_uuid(1));
     assert_eq!(restored.body, uuid.body);
     let other = driver.control(request::resource_assign_uuid(2));
     assert_ne!(other.body, uuid.body);
     driver.draw(1, &buffer, &pattern(9, 1024), 16, 16);
-    assert_eq!(screen.image(0), driver.gpu().scanout_image(0, false));
+    screen.look(&mut driver);
+    assert_eq!(screen.image(0), driver.scanout_image(0, false));
 }
 
 #[test]
@@ -110,28 +111,30 @@ fn a_state_survives_being_written_as_bytes_which_are_fewer() {
 #[test]
 fn what_version_1_wrote_can_still_be_read() {
     let saved: SavedGpu = serde_json::from_str(GOLDEN).unwrap();
-    let (gpu, screen) = restore(saved.clone()).unwrap();
+    let mut gpu = restore(saved.clone()).unwrap();
     gpu.assert_consistent();
     assert_eq!(gpu.save().unwrap(), saved);
     let status = gpu.status();
     assert_eq!((status.resources, status.retained), (4, 1));
     let pixel = pattern(1, 4);
-    let shown = screen.image(0).unwrap().pixel(0, 0);
+    let picture = gpu.last_picture(0, Seen::default()).unwrap();
+    let shown = picture.to_image(false).pixel(0, 0);
     assert_eq!(shown, Some([pixel[2], pixel[1], pixel[0], 255]));
 }
 
 #[test]
 fn a_sleeping_device_can_be_saved_and_woken_elsewhere() {
     let (mut driver, _) = with_everything();
-    let before = driver.gpu().scanout_image(0, true);
+    let before = driver.scanout_image(0, true);
     driver.gpu().reset(ResetKind::Frozen);
     let saved = driver.gpu().save().unwrap();
-    let (mut gpu, _) = restore(saved).unwrap();
+    let mut gpu = restore(saved).unwrap();
     assert_eq!(gpu.status().retained, 4);
     let features = gpu.device_features();
     gpu.activate(features, Activation::Reinstated);
     assert_eq!(gpu.status().retained, 0);
-    assert_eq!(gpu.scanout_image(0, true), before);
+    driver.transport.gpu = gpu;
+    assert_eq!(driver.scanout_image(0, true), before);
 }
 
 #[test]
@@ -281,13 +284,7 @@ fn a_state_beyond_the_limits_of_this_device_is_refused() {
     let held = driver.gpu().status().host_bytes;
     let with = |limits: Limits| {
         let config = config(2, 16, 16).with_limits(limits).unwrap();
-        let screen = Box::new(Screen::default());
-        Gpu::restore(
-            config,
-            Box::<NullRenderer>::default(),
-            screen,
-            saved.clone(),
-        )
+        Gpu::restore(config, Box::<NullRenderer>::default(), saved.clone())
     };
     let limits = Limits::default();
     with(Limits {
@@ -314,8 +311,7 @@ fn a_state_beyond_the_limits_of_this_device_is_refused() {
     let fewer = GpuConfig::new(config(2, 16, 16).outputs().to_vec())
         .and_then(|config| config.with_features(feature::EDID))
         .unwrap();
-    let screen = Box::new(Screen::default());
-    Gpu::restore(fewer, Box::<NullRenderer>::default(), screen, saved).unwrap_err();
+    Gpu::restore(fewer, Box::<NullRenderer>::default(), saved).unwrap_err();
 }
 
 #[test]

@@ -27,14 +27,14 @@ fn expected(format: PixelFormat, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn every_format_reaches_the_screen_exactly() {
     for format in PixelFormat::ALL {
-        let (mut driver, screen) = GpuDriver::with_screen(1, 61, 37);
+        let (mut driver, mut screen) = GpuDriver::with_screen(1, 61, 37);
         let buffer = driver.framebuffer(0, 1, format, 61, 37);
         let pixels = pattern(7, 61 * 37 * 4);
         driver.draw(1, &buffer, &pixels, 61, 37);
-        let image = driver.gpu().scanout_image(0, false).unwrap();
+        let image = driver.scanout_image(0, false).unwrap();
         assert_eq!((image.width, image.height), (61, 37));
         assert_eq!(image.pixels, expected(format, &pixels));
-        assert_eq!(screen.image(0), Some(image));
+        assert_eq!(screen.look(&mut driver).image(0), Some(image));
     }
 }
 
@@ -43,7 +43,7 @@ fn a_new_resource_is_black_not_what_the_host_had_in_memory() {
     let mut driver = GpuDriver::new(64, 64);
     for id in 1..20 {
         let buffer = driver.framebuffer(0, id, PixelFormat::BGRX, 64, 64);
-        let image = driver.gpu().scanout_image(0, false).unwrap();
+        let image = driver.scanout_image(0, false).unwrap();
         assert!(image.pixels.chunks(4).all(|p| p == [0, 0, 0, 255]));
         driver.draw(id, &buffer, &pattern(id, 64 * 64 * 4), 64, 64);
         assert_eq!(driver.unref(id), OK);
@@ -70,7 +70,7 @@ fn a_rectangle_comes_from_its_offset_as_linux_computes_it() {
         };
         let offset = u64::from(rect.y * width + rect.x) * 4;
         assert_eq!(driver.transfer(1, rect, offset), OK);
-        let image = driver.gpu().scanout_image(0, false).unwrap();
+        let image = driver.scanout_image(0, false).unwrap();
         let whole = expected(PixelFormat::BGRX, &new);
         for (index, pixel) in image.pixels.chunks(4).enumerate() {
             let index = u32::try_from(index).unwrap();
@@ -98,7 +98,7 @@ fn the_offset_alone_moves_a_full_transfer() {
     let memory = pattern(1, 3 * 4096);
     driver.ram.write(&buffer, 0, &memory);
     assert_eq!(driver.transfer(1, Rect::sized(32, 32), 5004), OK);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert_eq!(
         image.pixels,
         expected(PixelFormat::BGRA, &memory[5004..9100])
@@ -107,11 +107,11 @@ fn the_offset_alone_moves_a_full_transfer() {
 
 #[test]
 fn damage_alone_keeps_the_screen_right() {
-    let (mut driver, screen) = GpuDriver::with_screen(1, 200, 100);
+    let (mut driver, mut screen) = GpuDriver::with_screen(1, 200, 100);
     let buffer = driver.framebuffer(0, 1, PixelFormat::BGRX, 200, 100);
     driver.draw(1, &buffer, &pattern(1, 200 * 100 * 4), 200, 100);
     driver.ram.write(&buffer, 0, &pattern(2, 200 * 100 * 4));
-    screen.take_flushes();
+    screen.look(&mut driver).take_damage();
     for place in 0..40_u32 {
         let rect = Rect {
             x: place * 37 % 190,
@@ -122,15 +122,18 @@ fn damage_alone_keeps_the_screen_right() {
         let offset = u64::from(rect.y * 200 + rect.x) * 4;
         assert_eq!(driver.transfer(1, rect, offset), OK);
         assert_eq!(driver.flush(1, rect), OK);
-        assert_eq!(screen.take_flushes(), [(0, rect)]);
-        assert_eq!(screen.image(0), driver.gpu().scanout_image(0, false));
+        assert_eq!(screen.look(&mut driver).take_damage(), [(0, rect)]);
+        assert_eq!(
+            screen.look(&mut driver).image(0),
+            driver.scanout_image(0, false)
+        );
     }
     assert_eq!(driver.gpu().status().counters.flushes, 41);
 }
 
 #[test]
 fn one_resource_can_fill_several_scanouts_each_with_its_part() {
-    let (mut driver, screen) = GpuDriver::with_screen(4, 50, 40);
+    let (mut driver, mut screen) = GpuDriver::with_screen(4, 50, 40);
     let buffer = driver.ram.alloc(100 * 80 * 4, Layout::Pages);
     driver.create_2d(9, PixelFormat::BGRX, 100, 80);
     driver.attach(9, &buffer);
@@ -146,10 +149,10 @@ fn one_resource_can_fill_several_scanouts_each_with_its_part() {
     }
     let pixels = pattern(5, 100 * 80 * 4);
     driver.draw(9, &buffer, &pixels, 100, 80);
-    screen.take_flushes();
+    screen.look(&mut driver).take_damage();
     let whole = expected(PixelFormat::BGRX, &pixels);
     for (scanout, (x, y)) in (0..).zip(corners) {
-        let image = screen.image(scanout).unwrap();
+        let image = screen.look(&mut driver).image(scanout).unwrap();
         for row in 0..40_usize {
             let from = ((y as usize + row) * 100 + x as usize) * 4;
             assert_eq!(image.pixels[row * 200..][..200], whole[from..][..200]);
@@ -170,7 +173,7 @@ fn one_resource_can_fill_several_scanouts_each_with_its_part() {
         height: 1,
     };
     assert_eq!(
-        screen.take_flushes(),
+        screen.look(&mut driver).take_damage(),
         [
             (0, dot(49, 39)),
             (1, dot(0, 39)),
@@ -182,41 +185,44 @@ fn one_resource_can_fill_several_scanouts_each_with_its_part() {
 
 #[test]
 fn a_page_flip_changes_no_mode_and_shows_all_of_the_new_buffer() {
-    let (mut driver, screen) = GpuDriver::with_screen(1, 40, 30);
+    let (mut driver, mut screen) = GpuDriver::with_screen(1, 40, 30);
     let first = driver.framebuffer(0, 1, PixelFormat::BGRX, 40, 30);
     driver.draw(1, &first, &pattern(1, 40 * 30 * 4), 40, 30);
-    let modes = screen.mode_changes();
+    let modes = screen.look(&mut driver).mode_changes();
     let second = driver.framebuffer(0, 2, PixelFormat::BGRX, 40, 30);
     driver.ram.write(&second, 0, &pattern(2, 40 * 30 * 4));
     driver.transfer(2, Rect::sized(40, 30), 0);
     driver.flush(2, Rect::sized(1, 1));
-    assert_eq!(screen.mode_changes(), modes);
-    assert_eq!(screen.image(0), driver.gpu().scanout_image(0, false));
+    assert_eq!(screen.look(&mut driver).mode_changes(), modes);
+    assert_eq!(
+        screen.look(&mut driver).image(0),
+        driver.scanout_image(0, false)
+    );
     let expected = expected(PixelFormat::BGRX, &pattern(2, 40 * 30 * 4));
-    assert_eq!(screen.image(0).unwrap().pixels, expected);
+    assert_eq!(screen.look(&mut driver).image(0).unwrap().pixels, expected);
 }
 
 #[test]
 fn a_disabled_scanout_is_black_in_its_own_size() {
-    let (mut driver, screen) = GpuDriver::with_screen(1, 80, 60);
+    let (mut driver, mut screen) = GpuDriver::with_screen(1, 80, 60);
     let buffer = driver.framebuffer(0, 1, PixelFormat::BGRX, 20, 20);
     driver.draw(1, &buffer, &pattern(1, 1600), 20, 20);
     assert_eq!(driver.set_scanout(0, 0, Rect::default()), OK);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert_eq!((image.width, image.height), (80, 60));
     assert!(image.pixels.chunks(4).all(|p| p == [0, 0, 0, 255]));
-    assert_eq!(screen.image(0), None);
-    assert_eq!(driver.gpu().scanout_image(1, false), None);
+    assert_eq!(screen.look(&mut driver).image(0), None);
+    assert_eq!(driver.scanout_image(1, false), None);
 }
 
 #[test]
 fn destroying_a_shown_resource_turns_its_scanouts_off_and_no_other() {
-    let (mut driver, screen) = GpuDriver::with_screen(2, 16, 16);
+    let (mut driver, mut screen) = GpuDriver::with_screen(2, 16, 16);
     driver.framebuffer(0, 1, PixelFormat::BGRX, 16, 16);
     driver.framebuffer(1, 2, PixelFormat::BGRX, 16, 16);
     assert_eq!(driver.unref(1), OK);
-    assert_eq!(screen.image(0), None);
-    assert!(screen.image(1).is_some());
+    assert_eq!(screen.look(&mut driver).image(0), None);
+    assert!(screen.look(&mut driver).image(1).is_some());
     let scanouts = driver.gpu().status().scanouts;
     assert_eq!(scanouts[0].resource_id, None);
     assert_eq!(scanouts[1].resource_id, Some(2));
@@ -228,16 +234,16 @@ fn backing_can_be_detached_and_another_attached() {
     let buffer = driver.framebuffer(0, 1, PixelFormat::BGRA, 16, 16);
     driver.draw(1, &buffer, &pattern(1, 1024), 16, 16);
     assert_eq!(driver.detach(1), OK);
-    let before = driver.gpu().scanout_image(0, false);
+    let before = driver.scanout_image(0, false);
     assert_eq!(
         driver.transfer(1, Rect::sized(16, 16), 0),
         ResponseType::ERR_UNSPEC
     );
-    assert_eq!(driver.gpu().scanout_image(0, false), before);
+    assert_eq!(driver.scanout_image(0, false), before);
     let other = driver.ram.alloc(1024, Layout::Contiguous);
     assert_eq!(driver.attach(1, &other), OK);
     driver.draw(1, &other, &pattern(2, 1024), 16, 16);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert_eq!(image.pixels, expected(PixelFormat::BGRA, &pattern(2, 1024)));
 }
 
@@ -340,6 +346,6 @@ fn a_backing_of_two_regions_and_odd_lengths_is_one_buffer() {
     assert_eq!(driver.attach(1, &buffer), OK);
     driver.set_scanout(0, 1, Rect::sized(16, 16));
     driver.draw(1, &buffer, &pattern(8, 1024), 16, 16);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert_eq!(image.pixels, expected(PixelFormat::BGRA, &pattern(8, 1024)));
 }

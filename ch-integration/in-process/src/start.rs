@@ -6,8 +6,8 @@
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::sync::Arc;
 
+use virtio_gpu_s3::Gpu;
 use virtio_gpu_s3::saved_state::SavedGpu;
-use virtio_gpu_s3::{Gpu, NullDisplay};
 use virtio_gpu_worker::{GpuOption, WorkerLink, build_gpu, new_config, new_renderer};
 use vm_memory::bitmap::Bitmap;
 
@@ -62,7 +62,7 @@ pub(super) fn make<B: Bitmap + Send + Sync + 'static>(
         Some(saved) => {
             let config = new_config(option)?;
             let max_request = config.limits().max_command_bytes();
-            let gpu = Gpu::restore(config, renderer, Box::new(NullDisplay), saved);
+            let gpu = Gpu::restore(config, renderer, saved);
             (gpu.map_err(StartGpuError::Restore)?, max_request)
         }
     };

@@ -12,7 +12,7 @@ use virtio_gpu_cross_domain::{CrossDomainConfig, CrossDomainRenderer, CrossDomai
 use virtio_gpu_renderer_process::{RemoteRenderer, StartProcessError};
 #[cfg(feature = "virgl")]
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer, StartError};
-use virtio_gpu_s3::{ConfigError, Gpu, GpuConfig, NullDisplay, NullRenderer, Renderer};
+use virtio_gpu_s3::{ConfigError, Gpu, GpuConfig, NullRenderer, Renderer};
 use virtio_pci_freeze::spec::feature;
 
 use crate::frontend::Frontend;
@@ -62,7 +62,7 @@ pub fn build_gpu(
 ) -> Result<(Gpu, usize), BuildError> {
     let config = new_config(option)?;
     let max_request = config.limits().max_command_bytes();
-    let gpu = Gpu::new(config, renderer, Box::new(NullDisplay)).map_err(BuildError::Gpu)?;
+    let gpu = Gpu::new(config, renderer).map_err(BuildError::Gpu)?;
     Ok((gpu, max_request))
 }
 

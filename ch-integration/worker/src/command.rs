@@ -7,7 +7,7 @@ use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
-use virtio_gpu_s3::Gpu;
+use virtio_gpu_s3::{Gpu, LookError, Picture, Seen};
 use virtio_pci_freeze::{ActivationKind, HoldReason, QueueSetup, ResetKind};
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
@@ -19,8 +19,20 @@ use crate::status::WorkerStatus;
 /// Where one answer goes. Whoever asked may have given up.
 pub(crate) type Reply<T> = SyncSender<T>;
 
-/// Something to do that takes the GPU itself.
-pub type Job = Box<dyn FnOnce(&mut Gpu) + Send>;
+/// The GPU, for what is done on the worker's thread.
+pub trait GpuAccess {
+    /// The GPU itself.
+    fn gpu(&mut self) -> &mut Gpu;
+
+    /// What a scanout shows: see [`Gpu::look`]. The guest's memory is read only where the guest may be served from it.
+    ///
+    /// # Errors
+    /// As those of [`Gpu::look`].
+    fn look(&mut self, scanout: u32, seen: Seen) -> Result<Picture<'_>, LookError>;
+}
+
+/// Something to do that takes the GPU.
+pub type Job = Box<dyn FnOnce(&mut dyn GpuAccess) + Send>;
 
 /// What the driver set up when it set DRIVER_OK, with the memory that it set it up in.
 pub struct Activation<B: Bitmap + Send + Sync + 'static> {
@@ -86,6 +98,8 @@ pub(crate) enum Command<F: Frontend> {
     /// The driver wrote `events_clear`: the mailbox has the bits.
     ConfigWritten,
     Tell(Told),
+    /// Read what is shown, as the device may not touch guest memory soon, and answer.
+    LookBeforeSleep(Reply<()>),
     /// Answer every command that was taken, and say whether that was reached.
     Settle {
         /// Touch no guest memory after that.

@@ -6,15 +6,21 @@
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use virtio_gpu_s3::{Gpu, OutputConfig};
+use virtio_gpu_s3::{LookError, OutputConfig, Seen};
 
 use crate::answer::{Answered, wait};
-use crate::command::Job;
+use crate::command::{GpuAccess, Job};
 use crate::events::Event;
 use crate::options::OutputSize;
 use crate::picture::{PictureError, ResizeError, Screenshot, save_png};
 use crate::status::Status;
+
+/// How long a picture waits for the end of a frame: three frames of a screen that shows sixty a second. No guest has to end
+/// one.
+const FRAME: Duration = Duration::from_millis(50);
 
 /// A device that people and tools look at.
 pub trait Controlled: Debug + Send + Sync {
@@ -30,19 +36,25 @@ pub trait Controlled: Debug + Send + Sync {
     /// Has something done that takes the GPU itself, on the worker's thread; not at all where that has ended.
     fn run(&self, job: Job);
 
-    /// What a scanout shows; black where it is disabled.
+    /// What a scanout shows; black where it is disabled. Where the guest is in the midst of a frame this waits for its
+    /// end, if that comes soon.
     ///
     /// # Errors
-    /// There is no such scanout, or no answer came.
+    /// There is no such scanout, it cannot be read, or no answer came.
     fn screenshot(&self, scanout: u32, cursor: bool) -> Result<Screenshot, PictureError> {
-        let shot = ask(self, move |gpu| {
-            let index = usize::try_from(scanout).unwrap_or(usize::MAX);
-            let image = gpu.scanout_image(scanout, cursor)?;
-            let status = gpu.status().scanouts.into_iter().nth(index)?;
-            let active = status.resource_id.is_some();
-            Some(Screenshot { image, active })
+        let start = Instant::now();
+        while start.elapsed() < FRAME
+            && ask(self, move |access| access.gpu().awaits_flush(scanout))?
+        {
+            thread::sleep(FRAME / 10);
+        }
+        let shot = ask(self, move |access| {
+            let picture = access.look(scanout, Seen::default())?;
+            let image = picture.to_image(cursor);
+            let active = picture.frame.is_some();
+            Ok::<_, LookError>(Screenshot { image, active })
         });
-        shot?.ok_or(PictureError::NoScanout { scanout })
+        Ok(shot??)
     }
 
     /// Gives an output another preferred size, and tells the guest (VIRTIO 1.4 §5.7.4).
@@ -53,7 +65,9 @@ pub trait Controlled: Debug + Send + Sync {
         let index = usize::try_from(scanout).unwrap_or(usize::MAX);
         let OutputSize { width, height } = size;
         let output = OutputConfig { width, height };
-        let resized = ask(self, move |gpu| gpu.resize_output(index, output));
+        let resized = ask(self, move |access| {
+            access.gpu().resize_output(index, output)
+        });
         Ok(resized??)
     }
 }
@@ -61,11 +75,11 @@ pub trait Controlled: Debug + Send + Sync {
 /// Has something done that takes the GPU, and waits for what comes of it.
 fn ask<T: Send + 'static>(
     device: &(impl Controlled + ?Sized),
-    job: impl FnOnce(&mut Gpu) -> T + Send + 'static,
+    job: impl FnOnce(&mut dyn GpuAccess) -> T + Send + 'static,
 ) -> Answered<T> {
     let (reply, answer) = sync_channel(1);
     // Whoever asked may have given up.
-    device.run(Box::new(move |gpu| drop(reply.send(job(gpu)))));
+    device.run(Box::new(move |access| drop(reply.send(job(access)))));
     wait(&answer)
 }
 

@@ -214,6 +214,17 @@ impl<F: Frontend> WorkerHandle<F> {
         }
     }
 
+    /// Has the worker read what is shown, and then stops it as [`stop`](Self::stop) does: for a guest that goes on, and
+    /// whose memory is not to be read meanwhile.
+    pub fn rest(&self) {
+        if self.is_serving() {
+            let (reply, done) = sync_channel(1);
+            self.link.mailbox.post(Command::LookBeforeSleep(reply));
+            wait_long(&done, "reads what it shows");
+        }
+        self.stop();
+    }
+
     /// Stops the worker from touching guest memory. When this returns it does not, until [`serve`](Self::serve). There is
     /// no giving up: what happened to memory after a wait that did may happen under the worker.
     pub fn stop(&self) {
@@ -256,11 +267,7 @@ impl<F: Frontend> WorkerHandle<F> {
         guard.replace(new);
         let (reply, done) = sync_channel(1);
         self.link.mailbox.post(Command::FollowMemory { old, reply });
-        let start = Instant::now();
-        while done.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
-            let waited = start.elapsed();
-            warn!("The device still has guest memory, {waited:?} after it was unmapped");
-        }
+        wait_long(&done, "has guest memory that was unmapped");
         if served {
             // No doorbell rang: what a driver offered is found in memory, where its rings still are.
             self.link.gate.open();
@@ -304,7 +311,7 @@ impl<F: Frontend> WorkerHandle<F> {
     ) -> Answered<T> {
         self.ask(|reply: Reply<T>| {
             // Whoever asked may have given up.
-            Command::Job(Box::new(move |gpu| drop(reply.send(job(gpu)))))
+            Command::Job(Box::new(move |access| drop(reply.send(job(access.gpu())))))
         })
     }
 
@@ -334,6 +341,14 @@ impl<F: Frontend> Deref for WorkerHandle<F> {
 impl<F: Frontend> Drop for WorkerHandle<F> {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Waits for what must happen before the guest goes on. There is no giving up, unless the worker is gone.
+fn wait_long(done: &Receiver<()>, what: &str) {
+    let start = Instant::now();
+    while done.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
+        warn!("The device still {what}, after {:?}", start.elapsed());
     }
 }
 

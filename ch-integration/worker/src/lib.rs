@@ -28,7 +28,7 @@ mod worker;
 
 pub use answer::{Answered, NoAnswer, PATIENCE};
 pub use build::{BuildError, RING_FEATURES, build_gpu, new_config, new_renderer, new_renderer_in};
-pub use command::{Activation, Job, Told};
+pub use command::{Activation, GpuAccess, Job, Told};
 pub use controlled::{Controlled, save_screens};
 pub use events::{Event, EventKind, EventLog, micros};
 pub use frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType, Encoder, EncodingError};
 use thiserror::Error;
-use virtio_gpu_s3::{ConfigError, Image};
+use virtio_gpu_s3::{ConfigError, Image, LookError};
 
 use crate::answer::NoAnswer;
 
@@ -23,6 +23,9 @@ pub enum PictureError {
         /// Its number.
         scanout: u32,
     },
+    /// What it shows cannot be read, from the guest's memory or the renderer.
+    #[error("Cannot read the picture")]
+    Look(#[source] LookError),
     /// The file could not be made.
     #[error("Cannot write '{}'", path.display())]
     File {
@@ -38,6 +41,15 @@ pub enum PictureError {
     /// The device does not answer.
     #[error(transparent)]
     NoAnswer(#[from] NoAnswer),
+}
+
+impl From<LookError> for PictureError {
+    fn from(error: LookError) -> Self {
+        match error {
+            LookError::NoSuchScanout { id: scanout } => Self::NoScanout { scanout },
+            error => Self::Look(error),
+        }
+    }
 }
 
 /// What a scanout showed at one moment.

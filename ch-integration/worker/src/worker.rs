@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 
 use host_util::adaptive_polling::{AdaptivePolling, FOR_GUEST, FOR_RENDERER};
 use log::warn;
-use virtio_gpu_s3::{Activation as GpuActivation, ResetKind as GpuResetKind};
+use virtio_gpu_s3::{
+    Activation as GpuActivation, Gpu, LookError, Picture, ResetKind as GpuResetKind, Seen,
+};
 use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{ActivationKind, FreezeTicket, ResetKind, ResetOutcome, RingPosition};
+use vm_memory::GuestMemoryMmap;
 
-use crate::command::{Activation, Command, Reply, Told};
+use crate::command::{Activation, Command, GpuAccess, Reply, Told};
 use crate::events::{EventKind, EventLog, micros};
 use crate::frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport};
 use crate::gate::Gate;
@@ -86,6 +89,30 @@ enum Renderer {
     Sound,
     /// It ended by itself, and that was told.
     Lost,
+}
+
+impl<F: Frontend> GpuAccess for Worker<F> {
+    fn gpu(&mut self) -> &mut Gpu {
+        &mut self.executor.gpu
+    }
+
+    fn look(&mut self, scanout: u32, seen: Seen) -> Result<Picture<'_>, LookError> {
+        let Self {
+            executor,
+            gate,
+            life,
+            ..
+        } = self;
+        let inside = gate.enter();
+        match (inside, life.session()) {
+            (Some(_inside), Some(session)) => executor.gpu.look(scanout, seen, &*session.memory()),
+            // What was flushed was read before the guest's memory could not be any more.
+            _ => {
+                let picture = executor.gpu.last_picture(scanout, seen);
+                picture.ok_or(LookError::NoSuchScanout { id: scanout })
+            }
+        }
+    }
 }
 
 pub(crate) struct Worker<F: Frontend> {
@@ -289,6 +316,10 @@ impl<F: Frontend> Worker<F> {
                 self.set_config(ConfigChange::ByDriver);
             }
             Command::Tell(told) => self.emit(told),
+            Command::LookBeforeSleep(reply) => {
+                self.look_before_sleep();
+                let _ = reply.send(());
+            }
             Command::Settle { shut, reply } => self.settling().asked.push((reply, shut)),
             Command::FollowMemory { old, reply } => {
                 self.follow_memory();
@@ -298,7 +329,7 @@ impl<F: Frontend> Worker<F> {
             }
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Job(job) => {
-                job(&mut self.executor.gpu);
+                job(self);
                 if self.executor.gpu.take_config_change() {
                     self.set_config(ConfigChange::ByDevice);
                 }
@@ -355,6 +386,14 @@ impl<F: Frontend> Worker<F> {
         let memory = session.memory();
         if let Err(error) = self.executor.gpu.memory_changed(&*memory) {
             warn!("Resources have lost guest memory that was unmapped: {error}");
+        }
+    }
+
+    fn look_before_sleep(&mut self) {
+        let inside = self.gate.enter();
+        if let (Some(_inside), Some(session)) = (inside, self.life.session()) {
+            let memory = session.memory();
+            self.executor.gpu.look_before_sleep(&*memory);
         }
     }
 
@@ -510,7 +549,13 @@ impl<F: Frontend> Worker<F> {
             warn!("The device cannot sleep: {reason}");
             return Some(false);
         }
-        let Err(outstanding) = self.executor.gpu.quiesce() else {
+        let gpu = &mut self.executor.gpu;
+        let quiet = match (self.gate.enter(), self.life.session()) {
+            (Some(_inside), Some(session)) => gpu.quiesce(&*session.memory()),
+            // What was flushed was read before the guest's memory could not be any more.
+            _ => gpu.quiesce(&GuestMemoryMmap::<F::Bitmap>::new()),
+        };
+        let Err(outstanding) = quiet else {
             // Coming to rest may have ended waits, whose answers are owed.
             self.answer_done();
             return Some(true);

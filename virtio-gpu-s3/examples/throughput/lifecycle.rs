@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use virtio_gpu_s3::{
-    Activation, Gpu, Limits, NullDisplay, NullRenderer, PixelFormat, Rect, ResetKind, Response,
+    Activation, Gpu, Limits, NullRenderer, PixelFormat, Rect, ResetKind, Response,
 };
 use virtio_gpu_s3_testing::{GpuDriver, Layout, config, request};
 
@@ -36,11 +36,7 @@ fn holding(count: u32, side: u32) -> GpuDriver {
         ..Limits::default()
     };
     let config = config(1, side, side).with_limits(limits).unwrap();
-    let gpu = Gpu::new(
-        config,
-        Box::new(NullRenderer::default()),
-        Box::new(NullDisplay),
-    );
+    let gpu = Gpu::new(config, Box::new(NullRenderer::default()));
     let mut driver = GpuDriver::with_gpu(gpu.unwrap(), 96 << 20);
     let rect = Rect::sized(side, side);
     for id in 1..=count {
@@ -66,7 +62,7 @@ fn shortest_sleep(driver: &mut GpuDriver, side: u32) -> [Duration; 3] {
     let gpu = driver.gpu();
     for _ in 0..ROUNDS {
         let start = Instant::now();
-        gpu.quiesce().unwrap();
+        gpu.quiesce(&memory).unwrap();
         let frozen = Instant::now();
         gpu.reset(ResetKind::Frozen);
         let asleep = Instant::now();

@@ -16,7 +16,7 @@ mod lifecycle;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use virtio_gpu_s3::{Gpu, NullDisplay, NullRenderer, PixelFormat, Rect, Response};
+use virtio_gpu_s3::{Gpu, NullRenderer, PixelFormat, Rect, Response, Seen};
 use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, config, pattern, request};
 
 const WIDTH: u32 = 1920;
@@ -43,6 +43,7 @@ fn main() {
         bench.screenshot(name);
     }
     no_op();
+    flush_of_renderer();
     lifecycle::measure();
 }
 
@@ -75,7 +76,7 @@ impl Bench {
     fn new(layout: Layout) -> Self {
         let renderer = Box::new(NullRenderer::default());
         let config = config(1, WIDTH, HEIGHT);
-        let gpu = Gpu::new(config, renderer, Box::new(NullDisplay)).unwrap();
+        let gpu = Gpu::new(config, renderer).unwrap();
         let mut driver = GpuDriver::with_gpu(gpu, RAM_BYTES);
         let buffers = (1..=FRAMES).map(|id| {
             let buffer = driver.ram.alloc(FRAME_BYTES, layout);
@@ -181,7 +182,7 @@ impl Bench {
         let [time] = shortest(
             20,
             [&mut || {
-                black_box(self.driver.gpu().scanout_image(0, true));
+                black_box(self.driver.scanout_image(0, true));
             }],
         );
         println!(
@@ -200,6 +201,58 @@ fn no_op() {
     let [time] = shortest(100, [&mut || send_all(&mut driver, &requests)]);
     let each = time.as_secs_f64() * 1e9 / requests.len() as f64;
     println!("no-op command: {each:.0} ns");
+}
+
+/// Frames that lie in the renderer: flushes that nobody looks at, of the whole and of many places,
+/// beside a command that does nothing; and a viewer's look after each.
+fn flush_of_renderer() {
+    const FLUSHES: u32 = 10_000;
+    let whole = Rect::sized(WIDTH, HEIGHT);
+    let [mut shown, mut scattered, mut hidden, mut viewed] = [(); 4].map(|()| {
+        let (mut driver, _, _) = GpuDriver::rendering(WIDTH, HEIGHT);
+        let create = request::resource_create_3d(1, &request::texture(WIDTH, HEIGHT));
+        driver.control(create);
+        driver
+    });
+    for driver in [&mut shown, &mut scattered, &mut viewed] {
+        driver.set_scanout(0, 1, whole);
+    }
+    let flushes = vec![request::resource_flush(1, whole); FLUSHES as usize];
+    let place = |place: u32| Rect {
+        x: place * 997 % (WIDTH - 16),
+        y: place * 619 % (HEIGHT - 16),
+        width: 16,
+        height: 16,
+    };
+    let places = (0..FLUSHES).map(|number| request::resource_flush(1, place(number)));
+    let places: Vec<_> = places.collect();
+    let [unseen, everywhere, no_op, seen] = shortest(
+        20,
+        [
+            &mut || send_all(&mut shown, &flushes),
+            &mut || send_all(&mut scattered, &places),
+            &mut || send_all(&mut hidden, &flushes),
+            &mut || {
+                send_all(&mut viewed, &flushes[..1]);
+                look(&mut viewed);
+            },
+        ],
+    );
+    let each = |time: Duration| time.as_secs_f64() * 1e9 / f64::from(FLUSHES);
+    println!(
+        "1080p flush of the renderer's that nobody looks at: {:.0} ns, of many places {:.0} ns; \
+         a no-op flush {:.0} ns; one that a viewer looks at {:.2} ms",
+        each(unseen),
+        each(everywhere),
+        each(no_op),
+        seen.as_secs_f64() * 1e3
+    );
+}
+
+fn look(driver: &mut GpuDriver) {
+    let memory = driver.transport.memory.clone();
+    let picture = driver.gpu().look(0, Seen::default(), &memory).unwrap();
+    black_box(picture.damage);
 }
 
 fn send_all(driver: &mut GpuDriver, requests: &[Vec<u8>]) {

@@ -12,7 +12,7 @@ use std::{env, fs, process};
 use virtio_gpu_cross_domain::{CrossDomainConfig, CrossDomainRenderer};
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer};
 use virtio_gpu_s3::protocol::ResponseType;
-use virtio_gpu_s3::{Activation, Gpu, Limits, NullDisplay, ResetKind, Token};
+use virtio_gpu_s3::{Activation, Gpu, Limits, ResetKind, Token};
 use virtio_gpu_s3_testing::cross_domain::{CAPSET, init, poll, send, submit};
 use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, WithFence, config, request};
 
@@ -44,7 +44,7 @@ fn new_driver(wayland: PathBuf) -> (GpuDriver, Told) {
         let _ = tell.send(());
     });
     let renderer = Box::new(renderer.unwrap());
-    let gpu = Gpu::new(config(1, 64, 48), renderer, Box::new(NullDisplay));
+    let gpu = Gpu::new(config(1, 64, 48), renderer);
     (GpuDriver::with_gpu(gpu.unwrap(), 8 << 20), told)
 }
 
@@ -88,9 +88,9 @@ fn a_channel_lives_beside_virglrenderer_and_neither_waits_for_the_other() {
     }
 
     // What waits for a message is not waited for.
-    driver.gpu().quiesce().unwrap_err();
+    driver.quiesce().unwrap_err();
     wait_for(&mut driver, &told, waiting.unwrap_err());
-    driver.gpu().quiesce().unwrap();
+    driver.quiesce().unwrap();
     driver.gpu().reset(ResetKind::Frozen);
     let features = driver.gpu().device_features();
     driver.gpu().activate(features, Activation::Reinstated);

@@ -6,7 +6,7 @@ mod crashed;
 
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer};
 use virtio_gpu_s3::protocol::ResponseType;
-use virtio_gpu_s3::{Gpu, NullDisplay, PixelFormat};
+use virtio_gpu_s3::{Gpu, PixelFormat};
 use virtio_gpu_s3_testing::{GpuDriver, config, pattern, request};
 
 use crashed::crashed;
@@ -15,7 +15,7 @@ use crashed::crashed;
 fn a_renderer_that_panics_costs_3d_and_nothing_else() {
     let renderer = crashed(|wake| RutabagaRenderer::new(&RutabagaConfig::default(), wake).unwrap());
     // A device on it says why it needs a reset, and draws in 2D all the same.
-    let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer), Box::new(NullDisplay));
+    let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer));
     let mut driver = GpuDriver::with_gpu(gpu.unwrap(), 1 << 20);
     assert!(driver.gpu().renderer_failure().is_some());
     let answer = driver.in_context(3, request::ctx_create(2));

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer};
+use virtio_gpu_s3::Gpu;
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3::renderer::Resource3d;
-use virtio_gpu_s3::{Gpu, NullDisplay};
 use virtio_gpu_s3_testing::{GpuDriver, Layout, WithFence, config, request};
 
 /// A fence takes milliseconds, also on a loaded machine; what takes this long never comes.
@@ -55,7 +55,7 @@ fn a_renderer_on_this_thread_signals_what_waits_for_queries_and_serves_no_other_
     let wake = move || woken.send(()).unwrap_or_default();
     let mut renderer = RutabagaRenderer::on_this_thread(&RutabagaConfig::default(), wake).unwrap();
     renderer.watch().unwrap();
-    let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer), Box::new(NullDisplay));
+    let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer));
     let mut driver = GpuDriver::with_gpu(gpu.unwrap(), 1 << 20);
     let ok = ResponseType::OK_NODATA;
     assert_eq!(driver.in_context(1, request::ctx_create(2)), ok);

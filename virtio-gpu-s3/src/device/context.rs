@@ -21,6 +21,8 @@ use vm_memory::GuestMemoryBackend;
 pub(super) struct Context {
     pub(super) attached: BTreeSet<u32>,
     pub(super) retention: Retention,
+    /// The number of its last command stream's command.
+    pub(super) drawn: u64,
 }
 
 /// Host memory that an attachment is counted with: an entry of a set and its share of a node.
@@ -87,6 +89,7 @@ impl Gpu {
         let context = Context {
             attached: BTreeSet::new(),
             retention: Retention::Live,
+            drawn: 0,
         };
         self.contexts.insert(id, context);
         Ok(Reply::NoData)
@@ -185,12 +188,14 @@ impl Gpu {
         match &resource.content {
             Content::Pixels(pixels) => {
                 let bytes = Rendered::estimate(&Rendered::params_of(pixels));
-                self.make_room(id, 0, bytes)?;
+                let own = pixels.bytes.len() as u64;
+                self.make_room(id, self.copies_of(id).saturating_sub(own), bytes)?;
                 if let Err(error) = self.render_pixels(id, memory) {
                     // Half a resource is none; whether there was one is the renderer's to know.
                     let _ = self.renderer.destroy_resource(id);
                     return Err(error);
                 }
+                self.copy_before_promotion(id);
                 self.resources.promote(id)?;
             }
             Content::Blob(blob) => {

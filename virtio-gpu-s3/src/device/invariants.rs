@@ -26,13 +26,14 @@ impl Gpu {
             let shown = self.resources.peek(binding.resource_id);
             let shown = shown.expect("a scanout shows a resource that exists");
             assert_eq!(
-                binding.blob.is_some(),
+                binding.layout.is_some(),
                 matches!(shown.content, Content::Blob(_)),
                 "scanout {index} shows a blob as one"
             );
-            assert!(
-                binding.frame(&self.resources).is_some(),
-                "scanout {index} has a picture"
+            assert_eq!(
+                binding.copy.is_none(),
+                binding.frame(&self.resources).is_some() && shown.picture().is_some(),
+                "scanout {index} has one picture"
             );
         }
         let mut free = 0;

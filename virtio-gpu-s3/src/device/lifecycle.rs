@@ -2,15 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What survives: activation, quiescence and the two resets.
 
-use std::mem;
-
 use thiserror::Error;
 
 use super::{Gpu, with_dependencies};
 use crate::fence::Timeline;
 use crate::resource::Retention;
-use crate::scanout::Cursor;
 use crate::status::ErrorKind;
+use vm_memory::GuestMemoryBackend;
 
 /// What a status = 0 or a function reset means; the transport's retention state machine knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +60,22 @@ impl Gpu {
     /// outstanding until then. A command that waits for somebody outside is answered now, as it
     /// might wait for ever ([`Renderer::release_waits`](crate::Renderer::release_waits)).
     ///
+    /// A device that is quiet has read its pictures, see
+    /// [`look_before_sleep`](Self::look_before_sleep).
+    ///
     /// # Errors
     /// What is still outstanding.
-    pub fn quiesce(&mut self) -> Result<(), Outstanding> {
+    pub fn quiesce<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        memory: &M,
+    ) -> Result<(), Outstanding> {
         self.renderer.release_waits();
         self.collect_fences();
         match self.fences.len() {
-            0 => Ok(()),
+            0 => {
+                self.look_before_sleep(memory);
+                Ok(())
+            }
             fences => Err(Outstanding {
                 fences,
                 timelines: self.fences.waiting(),
@@ -79,7 +86,8 @@ impl Gpu {
     /// Resets the device. The caller has quiesced it; tokens still outstanding become void and
     /// are counted.
     ///
-    /// Both kinds end the negotiation. Neither drops the renderer or the display.
+    /// Both kinds end the negotiation. Neither drops the renderer. A frozen one touches no memory
+    /// of the guest, nor does any look until the guest goes on.
     pub fn reset(&mut self, kind: ResetKind) {
         let Self {
             config: _,
@@ -96,7 +104,6 @@ impl Gpu {
             last_uuid: _,
             counters,
             renderer,
-            display: _,
             host_visible: _,
         } = self;
         *negotiated = 0;
@@ -109,6 +116,7 @@ impl Gpu {
             ResetKind::Frozen => {
                 counters.frozen_resets = counters.frozen_resets.saturating_add(1);
                 self.set_retention(Retention::Retained);
+                self.give_up_unread();
             }
             ResetKind::Full => {
                 *events_read = 0;
@@ -147,11 +155,9 @@ impl Gpu {
         for id in self.resources.ids() {
             self.destroy_resource(id);
         }
-        for (id, scanout) in (0..).zip(&mut self.scanouts) {
-            let Cursor { shape, x: _, y: _ } = mem::take(&mut scanout.cursor);
-            if shape.is_some() {
-                self.display.set_cursor(id, None);
-            }
+        for scanout in &mut self.scanouts {
+            scanout.set_cursor(None);
+            scanout.move_cursor(0, 0);
         }
     }
 }

@@ -8,6 +8,7 @@ mod cursor;
 #[cfg(any(test, feature = "test-utils"))]
 mod invariants;
 mod lifecycle;
+mod look;
 mod mapping;
 mod query;
 mod restore;
@@ -26,18 +27,16 @@ use zerocopy::FromZeros;
 use crate::command::{self, Command, Decoded, Rendering};
 use crate::command_error::CommandError;
 use crate::config::{ConfigError, GpuConfig, OutputConfig};
-use crate::display::DisplaySink;
 use crate::error::GuestError;
 use crate::fence::{Completed, Fence, Fences, Timeline, Token};
 use crate::host_visible::HostVisible;
-use crate::pixel::Image;
 use crate::protocol::{
     EVENT_DISPLAY, FLAG_FENCE, FLAG_INFO_RING_IDX, MAX_RING_IDX, Queue, feature, wire,
 };
 use crate::renderer::Renderer;
 use crate::resource::Resources;
 use crate::response::{Reply, Response};
-use crate::scanout::{Binding, Scanout};
+use crate::scanout::Scanout;
 use crate::status::{Counters, ScanoutStatus, Status};
 use context::Context;
 use mapping::Mapping;
@@ -58,7 +57,7 @@ pub enum Outcome {
 
 /// A virtio-gpu device without a transport.
 ///
-/// Owns its renderer and display for its whole life; no reset drops them.
+/// Owns its renderer for its whole life; no reset drops it.
 pub struct Gpu {
     config: GpuConfig,
     negotiated: u64,
@@ -74,7 +73,6 @@ pub struct Gpu {
     last_uuid: u64,
     counters: Counters,
     renderer: Box<dyn Renderer>,
-    display: Box<dyn DisplaySink>,
     host_visible: Option<Box<dyn HostVisible>>,
 }
 
@@ -93,11 +91,7 @@ impl Gpu {
     ///
     /// # Errors
     /// The configuration asks for what the renderer cannot do.
-    pub fn new(
-        config: GpuConfig,
-        renderer: Box<dyn Renderer>,
-        display: Box<dyn DisplaySink>,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(config: GpuConfig, renderer: Box<dyn Renderer>) -> Result<Self, ConfigError> {
         let scanouts = config
             .outputs()
             .iter()
@@ -116,7 +110,6 @@ impl Gpu {
             last_uuid: 0,
             counters: Counters::default(),
             renderer,
-            display,
             host_visible: None,
         })
     }
@@ -239,11 +232,11 @@ impl Gpu {
         let outputs = self.config.outputs();
         let scanouts = self.scanouts.iter().zip(outputs).map(|(scanout, output)| {
             let binding = scanout.binding.as_ref();
-            let mode = binding.map(Binding::mode);
+            let rect = binding.map(|binding| binding.rect);
             ScanoutStatus {
                 resource_id: binding.map(|binding| binding.resource_id),
-                width: mode.map_or(output.width, |mode| mode.width),
-                height: mode.map_or(output.height, |mode| mode.height),
+                width: rect.map_or(output.width, |rect| rect.width),
+                height: rect.map_or(output.height, |rect| rect.height),
                 cursor: scanout.cursor.shape.is_some(),
             }
         });
@@ -257,25 +250,6 @@ impl Gpu {
             scanouts: scanouts.collect(),
             counters: self.counters,
         }
-    }
-
-    /// What the scanout shows, with its cursor if asked; black when it is disabled. `None` if
-    /// there is no such scanout.
-    pub fn scanout_image(&self, scanout: u32, with_cursor: bool) -> Option<Image> {
-        let index = scanout as usize;
-        let output = self.config.outputs().get(index)?;
-        let scanout = self.scanouts.get(index)?;
-        let binding = scanout.binding.as_ref();
-        let frame = binding.and_then(|binding| binding.frame(&self.resources));
-        let mut image = match frame {
-            Some(frame) => frame.to_image(),
-            None => Image::black(output.width, output.height),
-        };
-        if with_cursor && let Some(shape) = &scanout.cursor.shape {
-            let cursor = &scanout.cursor;
-            image.blend(&shape.image().frame, cursor.x.into(), cursor.y.into());
-        }
-        Some(image)
     }
 
     fn process<M: GuestMemoryBackend + ?Sized>(
@@ -361,9 +335,7 @@ impl Gpu {
                 resource_id,
                 rect,
             } => self.set_scanout(scanout_id, resource_id, rect),
-            Command::ResourceFlush { resource_id, rect } => {
-                self.resource_flush(resource_id, rect, memory)
-            }
+            Command::ResourceFlush { resource_id, rect } => self.resource_flush(resource_id, rect),
             Command::TransferToHost2d {
                 resource_id,
                 rect,

@@ -10,7 +10,6 @@ use super::two_d::check_covers;
 use crate::backing::Backing;
 use crate::command::BlobLayout;
 use crate::config::{GpuConfig, OutputConfig};
-use crate::display::DisplaySink;
 use crate::error::GuestError;
 use crate::geometry::Rect;
 use crate::pixel::PixelFormat;
@@ -21,10 +20,10 @@ use crate::saved_state::{
     KIND, RestoreError, SavedBinding, SavedBlobPlane, SavedContent, SavedCursor, SavedGpu,
     SavedPicture, SavedResource, SavedScanout, VERSION,
 };
-use crate::scanout::{Binding, BlobPlane, Cursor, CursorShape, Scanout};
+use crate::scanout::{Binding, CursorShape, ScreenCopy};
 
 impl Gpu {
-    /// A new device in a saved state. The display is shown all of it.
+    /// A new device in a saved state, with the pictures of the saved one.
     ///
     /// Every backing is of guest addresses; the memory must be there when the guest goes on, and
     /// a command that finds it missing fails, not this.
@@ -34,7 +33,6 @@ impl Gpu {
     pub fn restore(
         config: GpuConfig,
         renderer: Box<dyn Renderer>,
-        display: Box<dyn DisplaySink>,
         saved: SavedGpu,
     ) -> Result<Self, RestoreError> {
         let SavedGpu {
@@ -48,7 +46,7 @@ impl Gpu {
             scanouts,
         } = saved;
         check_header(&kind, version)?;
-        let mut gpu = Self::new(config, renderer, display)?;
+        let mut gpu = Self::new(config, renderer)?;
         let expected = gpu.scanouts.len();
         for found in [outputs.len(), scanouts.len()] {
             if found != expected {
@@ -82,7 +80,6 @@ impl Gpu {
         for id in retained {
             gpu.resources.retain(id);
         }
-        gpu.show_everything();
         Ok(gpu)
     }
 
@@ -193,10 +190,10 @@ impl Gpu {
         self.make_room(0, bytes, 0)?;
         self.resources.charge(bytes);
         if let Some(scanout) = self.scanouts.get_mut(index) {
-            *scanout = Scanout {
-                binding,
-                cursor: Cursor { shape, x, y },
-            };
+            scanout.show(binding);
+            scanout.mark_read();
+            scanout.set_cursor(shape);
+            scanout.move_cursor(x, y);
         }
         Ok(())
     }
@@ -216,14 +213,19 @@ impl Gpu {
         };
         let resource = self.resources.peek(id);
         let resource = resource.ok_or(GuestError::NoSuchResource { id })?;
-        let (format, blob) = match (&resource.content, blob) {
+        let mut binding = match (&resource.content, blob) {
             (Content::Pixels(pixels), None) => {
                 check_rect(rect, pixels.width, pixels.height)?;
-                (pixels.format, None)
+                Binding::new(id, rect, pixels.format, None, false)
             }
             (Content::Blob(blob), Some(plane)) => {
-                let plane = self.restore_plane(plane, rect, blob.params.size)?;
-                (plane.layout.format, Some(plane))
+                let (layout, pixels) = self.restore_plane(plane, rect, blob.params.size)?;
+                let mut binding = Binding::new(id, rect, layout.format, Some(layout), true);
+                binding.copy = Some(ScreenCopy {
+                    pixels: Some(pixels),
+                    read: 0,
+                });
+                binding
             }
             _ => {
                 return Err(GuestError::WrongResource {
@@ -232,13 +234,8 @@ impl Gpu {
                 });
             }
         };
-        Ok(Binding {
-            resource_id: id,
-            rect,
-            format,
-            blob,
-            stale,
-        })
+        binding.stale = stale;
+        Ok(binding)
     }
 
     fn restore_plane(
@@ -246,7 +243,7 @@ impl Gpu {
         saved: SavedBlobPlane,
         rect: Rect,
         size: u64,
-    ) -> Result<BlobPlane, GuestError> {
+    ) -> Result<(BlobLayout, Pixels), GuestError> {
         let SavedBlobPlane {
             width,
             height,
@@ -266,27 +263,7 @@ impl Gpu {
         check_layout(&layout, size)?;
         check_rect(rect, width, height)?;
         check_size(&shown, rect.width, rect.height)?;
-        Ok(BlobPlane {
-            layout,
-            shadow: restore_pixels(shown)?,
-        })
-    }
-
-    fn show_everything(&mut self) {
-        for (id, scanout) in (0..).zip(&self.scanouts) {
-            if let Some(binding) = &scanout.binding {
-                self.display.set_scanout(id, Some(binding.mode()));
-                let whole = Rect::sized(binding.rect.width, binding.rect.height);
-                if let Some(frame) = binding.frame(&self.resources) {
-                    self.display.flush(id, whole, &frame);
-                }
-            }
-            if let Some(shape) = &scanout.cursor.shape {
-                self.display.set_cursor(id, Some(shape.image()));
-                let Cursor { shape: _, x, y } = scanout.cursor;
-                self.display.move_cursor(id, x, y);
-            }
-        }
+        Ok((layout, restore_pixels(shown)?))
     }
 }
 

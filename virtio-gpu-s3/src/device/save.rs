@@ -34,7 +34,6 @@ impl Gpu {
             // Counts belong to a process.
             counters: _,
             renderer: _,
-            display: _,
             host_visible: _,
         } = self;
         if fences.len() > 0 {
@@ -68,6 +67,7 @@ fn save_resource(id: u32, resource: &Resource) -> Result<SavedResource, SaveErro
         backing,
         uuid,
         retention,
+        drawn: _,
     } = resource;
     let content = match content {
         Content::Pixels(pixels) => SavedContent::Picture(save_pixels(pixels)),
@@ -97,32 +97,51 @@ fn save_pixels(pixels: &Pixels) -> SavedPicture {
 }
 
 fn save_scanout(scanout: &Scanout) -> SavedScanout {
-    let Scanout { binding, cursor } = scanout;
+    let unread = !scanout.unread().is_empty();
+    let Scanout {
+        binding,
+        cursor,
+        // What a viewer has seen belongs to a process.
+        changes: _,
+        damage: _,
+    } = scanout;
     SavedScanout {
-        binding: binding.as_ref().map(save_binding),
+        binding: binding.as_ref().map(|it| save_binding(it, unread)),
         cursor: cursor.shape.as_ref().map(save_cursor),
         cursor_position: (cursor.x, cursor.y),
     }
 }
 
-fn save_binding(binding: &Binding) -> SavedBinding {
+/// What was not read is shown by the next flush, as nobody may read it while the guest sleeps.
+fn save_binding(binding: &Binding, unread: bool) -> SavedBinding {
     let Binding {
         resource_id,
         rect,
-        format: _,
-        blob,
+        format,
+        layout,
+        copy,
         stale,
+        flushed: _,
     } = binding;
+    let shown = || match copy.as_ref().and_then(|copy| copy.pixels.as_ref()) {
+        Some(pixels) => save_pixels(pixels),
+        None => SavedPicture {
+            format: format.format().0,
+            width: rect.width,
+            height: rect.height,
+            bytes: vec![0; usize::try_from(binding.host_bytes()).unwrap_or_default()],
+        },
+    };
     SavedBinding {
         resource_id: *resource_id,
         rect: [rect.x, rect.y, rect.width, rect.height],
-        stale: *stale,
-        blob: blob.as_ref().map(|plane| SavedBlobPlane {
-            width: plane.layout.width,
-            height: plane.layout.height,
-            stride: plane.layout.stride,
-            offset: plane.layout.offset,
-            shown: save_pixels(&plane.shadow),
+        stale: *stale || unread,
+        blob: layout.as_ref().map(|layout| SavedBlobPlane {
+            width: layout.width,
+            height: layout.height,
+            stride: layout.stride,
+            offset: layout.offset,
+            shown: shown(),
         }),
     }
 }

@@ -38,10 +38,7 @@ impl Gpu {
         self.check_resource_3d(params)?;
         self.room_for_resource(id, 0, Rendered::estimate(params))?;
         self.renderer.create_resource(id, params)?;
-        let content = Content::Rendered(Rendered {
-            params: *params,
-            shadow: None,
-        });
+        let content = Content::Rendered(Rendered { params: *params });
         self.resources.insert(id, Resource::new(content, None));
         Ok(Reply::NoData)
     }
@@ -70,6 +67,9 @@ impl Gpu {
         let Some(backing) = &resource.backing else {
             return Err(wrong(id, "has no backing"));
         };
+        if direction == Direction::ToHost {
+            resource.drawn = self.counters.control_commands;
+        }
         let pages = &Pages { backing, memory };
         let resource_id = id;
         let work = match direction {
@@ -96,7 +96,8 @@ impl Gpu {
         stream: &[u8],
         in_fences: &[U64],
     ) -> Result<Reply, CommandError> {
-        self.context(ctx_id)?;
+        let now = self.counters.control_commands;
+        self.context(ctx_id)?.drawn = now;
         let max = u64::from(self.config.limits().max_submit_bytes);
         let size = stream.len() as u64;
         if size > max {

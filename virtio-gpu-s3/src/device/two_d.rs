@@ -95,6 +95,7 @@ impl Gpu {
         let Some(backing) = &resource.backing else {
             return Err(wrong(id, "has no backing"));
         };
+        resource.drawn = self.counters.control_commands;
         let stride = row_bytes(width);
         let rows = Rows {
             offset,

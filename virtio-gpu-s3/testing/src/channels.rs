@@ -18,7 +18,7 @@ use super::cross_domain::submit;
 use super::program::{
     Code, REGION_BYTES, first_byte, in_range, likely, reset_in_full, small_config,
 };
-use super::{Direct, GpuDriver, GuestRam, Region, Screen, WithFence, request};
+use super::{Direct, GpuDriver, GuestRam, Region, WithFence, request};
 use virtio_gpu_cross_domain::{CrossDomainConfig, CrossDomainRenderer};
 use virtio_gpu_s3::command::{Command, decode};
 use virtio_gpu_s3::protocol::wire::MemEntry;
@@ -254,7 +254,7 @@ impl Machine {
         let renderer = renderer.expect("a socket");
         let config = small_config().with_limits(limits());
         let config: GpuConfig = config.expect("valid limits");
-        let gpu = Gpu::new(config, Box::new(renderer), Box::new(Screen::default()));
+        let gpu = Gpu::new(config, Box::new(renderer));
         let gpu = gpu.expect("a valid configuration");
         let gpu = gpu.with_host_visible(Box::new(Region::new(REGION_BYTES)));
         Self {
@@ -474,9 +474,9 @@ impl Machine {
         }
         self.take();
         // Answers wait that have to be taken.
-        let _ = self.driver.gpu().quiesce();
+        let _ = self.driver.quiesce();
         self.take();
-        let quiet = self.driver.gpu().quiesce().is_ok();
+        let quiet = self.driver.quiesce().is_ok();
         assert_eq!(quiet, self.waiting.is_empty());
         assert!(quiet || self.holds);
         if quiet {

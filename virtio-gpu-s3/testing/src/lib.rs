@@ -42,8 +42,8 @@ use virtio_gpu_s3::protocol::{
     BLOB_MEM_GUEST, FLAG_FENCE, FLAG_INFO_RING_IDX, Queue, ResponseType, wire,
 };
 use virtio_gpu_s3::{
-    Activation, Gpu, GpuConfig, NullControl, NullDisplay, NullRenderer, Outcome, OutputConfig,
-    Rect, ResetKind, Response, Token,
+    Activation, Gpu, GpuConfig, Image, NullControl, NullRenderer, Outcome, OutputConfig,
+    Outstanding, Rect, ResetKind, Response, Seen, Token,
 };
 
 /// Carries a request to a device.
@@ -137,42 +137,50 @@ impl GpuDriver<Direct> {
 
     /// The same with another configuration.
     pub fn with_config(config: GpuConfig) -> Self {
-        let display = Box::new(NullDisplay);
-        let gpu = Gpu::new(config, Box::new(NullRenderer::default()), display);
+        let gpu = Gpu::new(config, Box::new(NullRenderer::default()));
         Self::with_gpu(gpu.expect("a valid configuration"), 64 << 20)
     }
 
     /// A driver of a device with a renderer and a screen.
     pub fn rendering(width: u32, height: u32) -> (Self, NullControl, Screen) {
         let (renderer, control) = NullRenderer::rendering();
-        let screen = Screen::default();
-        let gpu = Gpu::new(
-            config(1, width, height),
-            Box::new(renderer),
-            Box::new(screen.clone()),
-        );
+        let gpu = Gpu::new(config(1, width, height), Box::new(renderer));
         let driver = Self::with_gpu(gpu.expect("a valid configuration"), 64 << 20);
-        (driver, control, screen)
+        (driver, control, Screen::default())
     }
 
     /// A driver of a 2D device with a screen and so many outputs.
     pub fn with_screen(outputs: usize, width: u32, height: u32) -> (Self, Screen) {
-        let screen = Screen::default();
-        let gpu = Gpu::new(
-            config(outputs, width, height),
-            Box::new(NullRenderer::default()),
-            Box::new(screen.clone()),
-        );
-        let driver = Self::with_gpu(gpu.expect("a valid configuration"), 64 << 20);
-        (driver, screen)
+        let driver = Self::with_config(config(outputs, width, height));
+        (driver, Screen::default())
     }
 
     /// Resets the device as S3 does and activates it again.
     pub fn sleep_and_wake(&mut self, how: Activation) {
-        self.gpu().quiesce().expect("a quiet device");
+        self.quiesce().expect("a quiet device");
         self.gpu().reset(ResetKind::Frozen);
         let features = self.gpu().device_features();
         self.gpu().activate(features, how);
+    }
+
+    /// Asks the device to come to rest.
+    ///
+    /// # Errors
+    /// What is outstanding.
+    pub fn quiesce(&mut self) -> Result<(), Outstanding> {
+        let Direct { gpu, memory } = &mut self.transport;
+        gpu.quiesce(memory)
+    }
+
+    /// A screenshot, `None` if there is no such scanout.
+    ///
+    /// # Panics
+    /// It cannot be read.
+    pub fn scanout_image(&mut self, scanout: u32, with_cursor: bool) -> Option<Image> {
+        let Direct { gpu, memory } = &mut self.transport;
+        gpu.last_picture(scanout, Seen::default())?;
+        let picture = gpu.look(scanout, Seen::default(), memory);
+        Some(picture.expect("a picture").to_image(with_cursor))
     }
 
     /// A driver of `gpu` with all its features negotiated and so many bytes of memory.

@@ -8,12 +8,13 @@
 
 use std::array;
 
-use super::{Direct, GpuDriver, Region, Screen, Transport, config, request};
+use super::{Direct, GpuDriver, Region, Transport, config, request};
 use virtio_gpu_s3::protocol::{COMMANDS, CommandInfo, Queue, wire};
 use virtio_gpu_s3::{
-    Activation, Counters, Gpu, GpuConfig, Limits, NullControl, NullRenderer, OutputConfig,
-    ResetKind,
+    Activation, Counters, Gpu, GpuConfig, Limits, NullControl, NullRenderer, OutputConfig, Rect,
+    ResetKind, Seen,
 };
+use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, IntoBytes};
 
 pub(super) const RAM_BYTES: usize = 1 << 20;
@@ -169,6 +170,8 @@ struct Machine {
     driver: GpuDriver,
     control: NullControl,
     frozen: bool,
+    /// A viewer's, by scanout.
+    seen: [Seen; 2],
 }
 
 impl Machine {
@@ -176,13 +179,14 @@ impl Machine {
     fn new() -> Self {
         let (renderer, control) = NullRenderer::rendering();
         let config = small_config();
-        let gpu = Gpu::new(config, Box::new(renderer), Box::new(Screen::default()));
+        let gpu = Gpu::new(config, Box::new(renderer));
         let gpu = gpu.expect("a valid configuration");
         let gpu = gpu.with_host_visible(Box::new(Region::new(REGION_BYTES)));
         Self {
             driver: GpuDriver::with_gpu(gpu, RAM_BYTES),
             control,
             frozen: false,
+            seen: [Seen::default(); 2],
         }
     }
 
@@ -199,6 +203,7 @@ impl Machine {
             Step::Fail => self.control.fail_after(u64::from(code.value() & 7)),
             Step::TakeCompleted => {
                 let _ = self.driver.gpu().take_completed().count();
+                self.look();
             }
             Step::Freeze => self.freeze(),
             Step::Unfreeze => self.frozen = false,
@@ -218,7 +223,7 @@ impl Machine {
         let gpu = self.driver.gpu();
         let _ = gpu.take_completed().count();
         let waiting = gpu.status().pending_fences;
-        self.frozen = gpu.quiesce().is_ok();
+        self.frozen = self.driver.quiesce().is_ok();
         assert_eq!(self.frozen, waiting == 0);
     }
 
@@ -305,15 +310,49 @@ impl Machine {
     fn sleep(&mut self, how: Activation) {
         let gpu = self.driver.gpu();
         let _ = gpu.take_completed().count();
-        if gpu.quiesce().is_err() {
+        if self.driver.quiesce().is_err() {
             return self.full_reset();
         }
         let before = self.driver.gpu().status();
-        self.driver.sleep_and_wake(how);
+        self.sleep_with_pictures();
+        let features = self.driver.gpu().device_features();
+        self.driver.gpu().activate(features, how);
         let after = self.driver.gpu().status();
         assert_eq!(after.resources, before.resources);
         assert_eq!(after.host_bytes, before.host_bytes);
         assert_eq!(after.scanouts, before.scanouts);
+    }
+
+    /// While the guest sleeps its pictures are there, and nothing is read for them: neither its
+    /// memory nor the renderer.
+    fn sleep_with_pictures(&mut self) {
+        let gpu = self.driver.gpu();
+        let shown = |gpu: &mut Gpu, scanout| {
+            let picture = gpu.last_picture(scanout, Seen::default());
+            picture.expect("a scanout").to_image(true)
+        };
+        let before = [0, 1].map(|scanout| shown(gpu, scanout));
+        gpu.reset(ResetKind::Frozen);
+        let calls = self.control.calls();
+        for (scanout, before) in (0..).zip(before) {
+            let no_memory = GuestMemoryMmap::<()>::new();
+            let picture = gpu.look(scanout, Seen::default(), &no_memory);
+            assert_eq!(picture.expect("a picture").to_image(true), before);
+        }
+        assert_eq!(self.control.calls(), calls);
+    }
+
+    /// What cannot be read is an error, and leaves the picture before.
+    fn look(&mut self) {
+        let Direct { gpu, memory } = &mut self.driver.transport;
+        for (scanout, seen) in (0..).zip(&mut self.seen) {
+            let looked = gpu.look(scanout, *seen, memory).map(|it| it.seen);
+            let picture = gpu.last_picture(scanout, *seen).expect("a scanout");
+            assert!(looked.is_err() || looked == Ok(picture.seen));
+            let size = Rect::sized(picture.size.0, picture.size.1);
+            assert!(picture.damage.iter().all(|rect| size.covers(rect)));
+            *seen = picture.seen;
+        }
     }
 
     fn full_reset(&mut self) {
@@ -326,8 +365,7 @@ impl Machine {
             return;
         };
         let (renderer, control) = NullRenderer::rendering();
-        let screen = Box::new(Screen::default());
-        let gpu = Gpu::restore(small_config(), Box::new(renderer), screen, saved.clone());
+        let gpu = Gpu::restore(small_config(), Box::new(renderer), saved.clone());
         let gpu = gpu.expect("what was saved can be restored");
         assert_eq!(gpu.save(), Ok(saved));
         let gpu = gpu.with_host_visible(Box::new(Region::new(REGION_BYTES)));
@@ -342,7 +380,7 @@ impl Machine {
     fn end(&mut self) {
         self.control.hold_fences(false);
         let _ = self.driver.gpu().take_completed().count();
-        self.driver.gpu().quiesce().expect("a quiet device");
+        self.driver.quiesce().expect("a quiet device");
         self.full_reset();
     }
 }

@@ -3,7 +3,7 @@
 //! Bytes as requests: what a guest can write to a ring, and nothing that it cannot.
 
 use super::program::{RAM_BYTES, REGION_BYTES, small_config};
-use super::{Direct, GpuDriver, Region, Screen, Transport, request};
+use super::{Direct, GpuDriver, Region, Transport, request};
 use virtio_gpu_s3::command;
 use virtio_gpu_s3::protocol::{COMMANDS, Queue, wire};
 use virtio_gpu_s3::renderer::stream::{Growth, Target, check};
@@ -20,8 +20,7 @@ use virtio_gpu_s3::{Activation, Counters, Gpu, ResetKind};
 /// The device did what no guest may bring it to.
 pub fn run_requests(mut bytes: &[u8]) -> Counters {
     let (renderer, control) = NullRenderer::rendering();
-    let screen = Box::new(Screen::default());
-    let gpu = Gpu::new(small_config(), Box::new(renderer), screen);
+    let gpu = Gpu::new(small_config(), Box::new(renderer));
     let gpu = gpu.expect("a valid configuration");
     let gpu = gpu.with_host_visible(Box::new(Region::new(REGION_BYTES)));
     let mut driver = GpuDriver::with_gpu(gpu, RAM_BYTES);

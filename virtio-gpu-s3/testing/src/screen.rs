@@ -1,96 +1,107 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A display that keeps what it is shown, and nothing else.
+//! A viewer that keeps what it saw, and nothing else.
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::GpuDriver;
+use virtio_gpu_s3::Image;
 use virtio_gpu_s3::Rect;
-use virtio_gpu_s3::{CursorImage, DisplaySink, ScanoutMode};
-use virtio_gpu_s3::{Frame, Image};
+use virtio_gpu_s3::{Picture, Seen};
 
 /// What a viewer sees. Copies only damage, so damage that the device left out is missing.
 #[derive(Clone, Debug, Default)]
-pub struct Screen(Arc<Mutex<State>>);
-
-#[derive(Debug, Default)]
-struct State {
+pub struct Screen {
     outputs: BTreeMap<u32, Output>,
     mode_changes: usize,
-    flushes: Vec<(u32, Rect)>,
+    damage: Vec<(u32, Rect)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Output {
+    seen: Seen,
     image: Option<Image>,
     cursor: Option<Image>,
     position: (i32, i32),
 }
 
 impl Screen {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at every scanout.
+    ///
+    /// # Panics
+    /// One cannot be read, or tells of damage that cannot be.
+    pub fn look(&mut self, driver: &mut GpuDriver) -> &mut Self {
+        let count = driver.gpu().status().scanouts.len();
+        for scanout in (0..).take(count) {
+            let seen = self.outputs.entry(scanout).or_default().seen;
+            let super::Direct { gpu, memory } = &mut driver.transport;
+            let changed = gpu.has_changed(scanout, seen);
+            let picture = gpu.look(scanout, seen, memory).expect("a picture");
+            assert!(picture.damage.len() <= 16);
+            assert!(changed || picture.damage.is_empty());
+            self.see(scanout, &picture);
+            assert!(!gpu.has_changed(scanout, self.outputs[&scanout].seen));
+        }
+        self
     }
 
-    /// What the scanout shows without its cursor, `None` when it is off.
-    pub fn image(&self, scanout: u32) -> Option<Image> {
-        self.lock().outputs.get(&scanout)?.image.clone()
-    }
-
-    /// The cursor's shape, `None` when it is hidden.
-    pub fn cursor(&self, scanout: u32) -> Option<Image> {
-        self.lock().outputs.get(&scanout)?.cursor.clone()
-    }
-
-    /// Where the cursor's corner is.
-    pub fn cursor_position(&self, scanout: u32) -> (i32, i32) {
-        let state = self.lock();
-        let output = state.outputs.get(&scanout);
-        output.map_or((0, 0), |output| output.position)
-    }
-
-    /// How often a scanout was switched on, off or to another mode.
-    pub fn mode_changes(&self) -> usize {
-        self.lock().mode_changes
-    }
-
-    /// Scanout and damage of each flush since the last call.
-    pub fn take_flushes(&self) -> Vec<(u32, Rect)> {
-        mem::take(&mut self.lock().flushes)
-    }
-}
-
-impl DisplaySink for Screen {
-    fn set_scanout(&mut self, scanout: u32, mode: Option<ScanoutMode>) {
-        let mut state = self.lock();
-        state.mode_changes += 1;
-        let image = mode.map(|mode| Image::black(mode.width, mode.height));
-        state.outputs.entry(scanout).or_default().image = image;
-    }
-
-    fn flush(&mut self, scanout: u32, damage: Rect, frame: &Frame<'_>) {
-        let mut state = self.lock();
-        state.flushes.push((scanout, damage));
-        let output = state.outputs.get_mut(&scanout).expect("a scanout");
-        let image = output.image.as_mut().expect("a scanout that is on");
-        assert_eq!((image.width, image.height), (frame.width, frame.height));
-        let part = frame.part(damage).expect("damage inside the frame");
-        let part = part.to_image();
-        let row_len = damage.width as usize * 4;
-        for (row, y) in part.pixels.chunks(row_len).zip(damage.y..) {
-            let start = (y * image.width + damage.x) as usize * 4;
-            image.pixels[start..start + row_len].copy_from_slice(row);
+    fn see(&mut self, scanout: u32, picture: &Picture<'_>) {
+        let output = self.outputs.entry(scanout).or_default();
+        output.seen = picture.seen;
+        output.position = picture.cursor_position;
+        if picture.cursor_changed {
+            let image = picture.cursor.map(|cursor| cursor.frame.to_image());
+            output.cursor = image;
+        }
+        let size = |image: &Image| (image.width, image.height);
+        let size_before = output.image.as_ref().map(size);
+        if picture.frame.map(|_| picture.size) != size_before {
+            self.mode_changes += 1;
+            output.image = picture
+                .frame
+                .map(|frame| Image::black(frame.width, frame.height));
+        }
+        let (Some(frame), Some(image)) = (&picture.frame, &mut output.image) else {
+            assert_eq!(picture.damage, []);
+            return;
+        };
+        for damage in &picture.damage {
+            self.damage.push((scanout, *damage));
+            assert!(!damage.is_empty());
+            let part = frame.part(*damage).expect("damage inside the frame");
+            let part = part.to_image();
+            let row_len = damage.width as usize * 4;
+            for (row, y) in part.pixels.chunks(row_len).zip(damage.y..) {
+                let start = (y * image.width + damage.x) as usize * 4;
+                image.pixels[start..start + row_len].copy_from_slice(row);
+            }
         }
     }
 
-    fn set_cursor(&mut self, scanout: u32, cursor: Option<CursorImage<'_>>) {
-        let image = cursor.map(|cursor| cursor.frame.to_image());
-        self.lock().outputs.entry(scanout).or_default().cursor = image;
+    /// What the scanout showed without its cursor, `None` when it was off.
+    pub fn image(&self, scanout: u32) -> Option<Image> {
+        self.outputs.get(&scanout)?.image.clone()
     }
 
-    fn move_cursor(&mut self, scanout: u32, x: i32, y: i32) {
-        let mut state = self.lock();
-        state.outputs.entry(scanout).or_default().position = (x, y);
+    /// The cursor's shape, `None` when it was hidden.
+    pub fn cursor(&self, scanout: u32) -> Option<Image> {
+        self.outputs.get(&scanout)?.cursor.clone()
+    }
+
+    /// Where the cursor's corner was.
+    pub fn cursor_position(&self, scanout: u32) -> (i32, i32) {
+        let output = self.outputs.get(&scanout);
+        output.map_or((0, 0), |output| output.position)
+    }
+
+    /// How often a scanout was seen to go on, off or to another size.
+    pub fn mode_changes(&self) -> usize {
+        self.mode_changes
+    }
+
+    /// Scanout and damage of each look since the last call.
+    pub fn take_damage(&mut self) -> Vec<(u32, Rect)> {
+        mem::take(&mut self.damage)
     }
 }

@@ -67,7 +67,7 @@ fn fences_wait_for_the_renderer_and_keep_the_order_of_their_timeline() {
     assert_eq!(driver.control(flush).type_(), OK);
     assert_eq!(completed(&mut driver), []);
     assert_eq!(driver.gpu().status().pending_fences, 3);
-    let outstanding = driver.gpu().quiesce().unwrap_err();
+    let outstanding = driver.quiesce().unwrap_err();
     assert_eq!(outstanding.fences, 3);
     assert_eq!(outstanding.timelines, [(Timeline::Global, 3)]);
     control.hold_fences(false);
@@ -75,7 +75,7 @@ fn fences_wait_for_the_renderer_and_keep_the_order_of_their_timeline() {
     let tokens: Vec<_> = done.iter().map(|done| done.0).collect();
     assert_eq!(tokens, [first, second, third]);
     assert_eq!(done[2].1.type_(), RESOURCE_ID);
-    driver.gpu().quiesce().unwrap();
+    driver.quiesce().unwrap();
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_destroyed_context_answers_everything_on_its_rings() {
     // The renderer's late signal means nothing any more.
     control.hold_fences(false);
     assert_eq!(completed(&mut driver), []);
-    driver.gpu().quiesce().unwrap();
+    driver.quiesce().unwrap();
 }
 
 #[test]

@@ -40,13 +40,13 @@ fn with_texture() -> (GpuDriver, NullControl, Screen, GuestBuffer) {
 
 #[test]
 fn a_stream_draws_and_a_flush_shows_it() {
-    let (mut driver, _, screen, _) = with_texture();
+    let (mut driver, _, mut screen, _) = with_texture();
     assert_eq!(driver.set_scanout(0, 10, WHOLE), OK);
     assert_eq!(driver.in_context(1, fill(10, 0x0011_2233)), OK);
     assert_eq!(driver.flush(10, WHOLE), OK);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert!(image.pixels.chunks(4).all(|p| p == [0x11, 0x22, 0x33, 255]));
-    assert_eq!(screen.image(0), Some(image));
+    assert_eq!(screen.look(&mut driver).image(0), Some(image));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn renderer_memory_is_capped_over_all_resources_and_may_be_used_up() {
         ..Limits::default()
     };
     let config = config(1, 32, 16).with_limits(limits).unwrap();
-    let gpu = Gpu::new(config, Box::new(renderer), Box::new(Screen::default()));
+    let gpu = Gpu::new(config, Box::new(renderer));
     let mut driver = GpuDriver::with_gpu(gpu.unwrap(), 1 << 20);
     let mut create = |id, width| {
         let params = Resource3d { width, ..TEXTURE };
@@ -209,22 +209,22 @@ fn renderer_memory_is_capped_over_all_resources_and_may_be_used_up() {
 
 #[test]
 fn a_2d_resource_keeps_its_picture_when_a_context_attaches_it() {
-    let (mut driver, control, screen) = GpuDriver::rendering(32, 16);
+    let (mut driver, control, mut screen) = GpuDriver::rendering(32, 16);
     let buffer = driver.framebuffer(0, 5, PixelFormat::BGRX, 32, 16);
     driver.draw(5, &buffer, &pattern(1, 2048), 32, 16);
-    let before = driver.gpu().scanout_image(0, false);
+    let before = driver.scanout_image(0, false);
     driver.in_context(1, request::ctx_create(0));
     assert_eq!(control.objects(), 1);
     assert_eq!(driver.in_context(1, request::ctx_attach_resource(5)), OK);
     assert_eq!(control.objects(), 2);
-    assert_eq!(driver.gpu().scanout_image(0, false), before);
+    assert_eq!(driver.scanout_image(0, false), before);
     assert_eq!(driver.flush(5, WHOLE), OK);
-    assert_eq!(driver.gpu().scanout_image(0, false), before);
+    assert_eq!(driver.scanout_image(0, false), before);
     // 2D drawing goes on, now through the renderer.
     driver.draw(5, &buffer, &pattern(2, 2048), 32, 16);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     assert_eq!(image.pixels[2], pattern(2, 4)[0]);
-    assert_eq!(screen.image(0), Some(image));
+    assert_eq!(screen.look(&mut driver).image(0), Some(image));
     assert_eq!(driver.transfer(5, WHOLE, 4096), PARAMETER);
     assert_eq!(driver.unref(5), OK);
     assert_eq!(control.objects(), 1);
@@ -329,11 +329,11 @@ fn contexts_and_textures_survive_a_frozen_reset() {
     driver.set_scanout(0, 10, WHOLE);
     driver.in_context(1, fill(10, 0x0012_3456));
     driver.flush(10, WHOLE);
-    let before = driver.gpu().scanout_image(0, false);
+    let before = driver.scanout_image(0, false);
     let (objects, calls) = (control.objects(), control.calls());
     driver.sleep_and_wake(Activation::Reinstated);
     assert_eq!((control.objects(), control.calls()), (objects, calls));
-    assert_eq!(driver.gpu().scanout_image(0, false), before);
+    assert_eq!(driver.scanout_image(0, false), before);
     let from = request::transfer_3d(CommandId::TRANSFER_FROM_HOST_3D, 10, &WHOLE_TRANSFER);
     assert_eq!(driver.in_context(1, from), OK);
     let pixels = driver.ram.read(&buffer, 0, 2048);
@@ -389,7 +389,7 @@ fn remapped_guest_memory_is_attached_anew() {
 
 #[test]
 fn a_blob_of_a_context_can_be_shown_and_is_read_from_the_renderer() {
-    let (mut driver, control, screen, _) = with_texture();
+    let (mut driver, control, mut screen, _) = with_texture();
     let create = request::resource_create_blob(20, 2, 2, 4096, &[]);
     assert_eq!(driver.in_context(1, create), OK);
     assert_eq!(driver.in_context(1, request::ctx_attach_resource(20)), OK);
@@ -404,7 +404,7 @@ fn a_blob_of_a_context_can_be_shown_and_is_read_from_the_renderer() {
     assert_eq!(driver.set_scanout_blob(0, 20, WHOLE, &layout), OK);
     assert_eq!(driver.flush(20, WHOLE), OK);
     assert_eq!(
-        screen.image(0).unwrap().pixel(31, 15),
+        screen.look(&mut driver).image(0).unwrap().pixel(31, 15),
         Some([0xaa, 0xbb, 0xcc, 255])
     );
     assert_eq!(driver.unref(20), OK);

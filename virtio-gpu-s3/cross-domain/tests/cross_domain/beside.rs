@@ -27,13 +27,12 @@ struct Guest {
 
 impl Guest {
     fn new(renderer: Box<dyn Renderer>) -> Self {
-        let screen = Screen::default();
-        let gpu = Gpu::new(config(1, 32, 16), renderer, Box::new(screen.clone())).unwrap();
+        let gpu = Gpu::new(config(1, 32, 16), renderer).unwrap();
         let gpu = gpu.with_host_visible(Box::new(Region::new(1 << 20)));
         let driver = GpuDriver::with_gpu(gpu, 8 << 20);
         Self {
             driver,
-            screen,
+            screen: Screen::default(),
             seen: Seen::new(),
         }
     }
@@ -46,9 +45,10 @@ impl Guest {
     }
 
     fn look(&mut self) {
-        let image = self.driver.gpu().scanout_image(0, true);
+        let image = self.driver.scanout_image(0, true);
         let bytes = image.as_ref().map(|image| image.pixels.clone());
         self.seen.push(format!("{bytes:?}"));
+        self.screen.look(&mut self.driver);
         let shown = self.screen.image(0).map(|image| image.pixels);
         self.seen.push(format!("{shown:?}"));
     }
@@ -117,7 +117,7 @@ impl Guest {
         control.hold_fences(false);
         let completed = self.driver.gpu().take_completed().count();
         self.seen.push(format!("{completed}"));
-        let quiet = self.driver.gpu().quiesce().is_ok();
+        let quiet = self.driver.quiesce().is_ok();
         self.seen.push(format!("{quiet}"));
     }
 

@@ -336,8 +336,8 @@ proptest! {
             let _ = proxy.driver.gpu().take_completed().count();
             proxy.driver.gpu().assert_consistent();
         }
-        drop(proxy.driver.gpu().quiesce());
+        drop(proxy.driver.quiesce());
         let _ = proxy.driver.gpu().take_completed().count();
-        proxy.driver.gpu().quiesce().unwrap();
+        proxy.driver.quiesce().unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use virtio_gpu_cross_domain::{CrossDomainConfig, CrossDomainRenderer};
 use virtio_gpu_s3::protocol::ResponseType;
-use virtio_gpu_s3::{Gpu, Limits, NullDisplay, NullRenderer, Renderer, Token};
+use virtio_gpu_s3::{Gpu, Limits, NullRenderer, Renderer, Token};
 use virtio_gpu_s3_testing::cross_domain::{self, cmd, command, poll, query_image, submit};
 use virtio_gpu_s3_testing::{
     Answer, GpuDriver, GuestBuffer, Layout, Region, WithFence, config, request,
@@ -86,7 +86,7 @@ impl Proxy {
     pub(crate) fn with(inner: impl Renderer + 'static, path: &Path, limits: Limits) -> Self {
         let (renderer, wakes) = renderer(inner, path, limits);
         let config = config(1, 64, 48).with_limits(limits).unwrap();
-        let gpu = Gpu::new(config, renderer, Box::new(NullDisplay)).unwrap();
+        let gpu = Gpu::new(config, renderer).unwrap();
         let gpu = gpu.with_host_visible(Box::new(Region::new(1 << 30)));
         let mut driver = GpuDriver::with_gpu(gpu, 8 << 20);
         let query = driver.ram.alloc(PAGE, Layout::Pages);
@@ -255,7 +255,7 @@ impl Proxy {
     /// What a device's worker does before it comes to rest.
     pub(crate) fn settle(&mut self) -> Vec<Token> {
         let mut answered = self.answered();
-        while self.driver.gpu().quiesce().is_err() {
+        while self.driver.quiesce().is_err() {
             answered.extend(self.answered());
         }
         answered

@@ -43,7 +43,7 @@ fn a_host_blob_is_shown_and_mapped_and_stays_so_over_a_frozen_reset() {
     let layout = request::layout(32, 32);
     assert_eq!(driver.set_scanout_blob(0, 40, rect, &layout), OK);
     assert_eq!(driver.flush(40, rect), OK);
-    let image = driver.gpu().scanout_image(0, false).unwrap();
+    let image = driver.scanout_image(0, false).unwrap();
     let opaque = |pixel: &[u8]| [pixel[2], pixel[1], pixel[0], 255];
     let expected: Vec<u8> = pixels.chunks(4).flat_map(opaque).collect();
     assert!(image.pixels == expected, "the blob is not what is shown");
@@ -59,7 +59,7 @@ fn a_host_blob_is_shown_and_mapped_and_stays_so_over_a_frozen_reset() {
     assert_eq!(lab.region.mapped(), [(0x1000, 4096)]);
     let driver = &mut lab.driver;
     assert_eq!(driver.flush(40, rect), OK);
-    assert_eq!(driver.gpu().scanout_image(0, false), Some(image));
+    assert_eq!(driver.scanout_image(0, false), Some(image));
     let unmap = request::resource_unmap_blob(40);
     assert_eq!(driver.control(unmap.clone()).type_(), OK);
     assert_ne!(driver.control(unmap).type_(), OK);

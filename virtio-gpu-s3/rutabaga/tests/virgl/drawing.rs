@@ -120,7 +120,7 @@ fn a_flush_of_a_corner_shows_that_corner_only() {
         height: 3,
     };
     assert_eq!(lab.driver.flush(10, corner), OK);
-    let image = lab.driver.gpu().scanout_image(0, false).unwrap();
+    let image = lab.driver.scanout_image(0, false).unwrap();
     let green = [0, 255, 0, 255];
     for (at, pixel) in image.pixels.chunks(4).enumerate() {
         let at = u32::try_from(at).unwrap();
@@ -150,17 +150,17 @@ fn a_2d_resource_keeps_its_picture_when_a_context_attaches_it() {
     let mut lab = lab();
     let buffer = lab.driver.framebuffer(0, 5, PixelFormat::BGRX, SIZE, SIZE);
     lab.driver.draw(5, &buffer, &pattern(1, BYTES), SIZE, SIZE);
-    let before = lab.driver.gpu().scanout_image(0, false);
+    let before = lab.driver.scanout_image(0, false);
     assert_eq!(lab.driver.in_context(1, request::ctx_create(0)), OK);
     assert_eq!(
         lab.driver.in_context(1, request::ctx_attach_resource(5)),
         OK
     );
     assert_eq!(lab.driver.flush(5, WHOLE), OK);
-    assert_eq!(lab.driver.gpu().scanout_image(0, false), before);
+    assert_eq!(lab.driver.scanout_image(0, false), before);
     // Its own memory is the backing again: 2D drawing goes on through the renderer.
     lab.driver.draw(5, &buffer, &pattern(2, BYTES), SIZE, SIZE);
-    let after = lab.driver.gpu().scanout_image(0, false).unwrap();
+    let after = lab.driver.scanout_image(0, false).unwrap();
     assert_eq!(after.pixels[2], pattern(2, 4)[0]);
     assert_eq!(lab.host_errors(), 0);
 }

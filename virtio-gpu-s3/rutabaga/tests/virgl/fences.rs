@@ -42,7 +42,7 @@ fn fences_on_every_timeline_complete_in_order_and_echo_their_numbers() {
             assert_eq!(answer.header.flags.get(), flags);
         }
     }
-    assert_eq!(lab.driver.gpu().quiesce(), Ok(()));
+    assert_eq!(lab.driver.quiesce(), Ok(()));
 }
 
 #[test]

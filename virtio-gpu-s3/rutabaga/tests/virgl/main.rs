@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer};
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3::{Activation, ErrorKind, Gpu, Image, Rect, ResetKind, Token};
-use virtio_gpu_s3_testing::{Answer, GpuDriver, Region, Screen, config};
+use virtio_gpu_s3_testing::{Answer, GpuDriver, Region, config};
 
 pub(crate) const OK: ResponseType = ResponseType::OK_NODATA;
 pub(crate) const UNSPEC: ResponseType = ResponseType::ERR_UNSPEC;
@@ -45,7 +45,7 @@ static LAB: LazyLock<Mutex<Lab>> = LazyLock::new(|| {
     };
     let renderer = RutabagaRenderer::new(&RutabagaConfig::default(), wake).unwrap();
     let config = config(1, scene::SIZE, scene::SIZE);
-    let gpu = Gpu::new(config, Box::new(renderer), Box::new(Screen::default()));
+    let gpu = Gpu::new(config, Box::new(renderer));
     let region = Region::new(1 << 20);
     let gpu = gpu.unwrap().with_host_visible(Box::new(region.clone()));
     let driver = GpuDriver::with_gpu(gpu, 16 << 20);
@@ -105,7 +105,7 @@ impl Lab {
     pub(crate) fn shown(&mut self, id: u32) -> Image {
         assert_eq!(self.driver.set_scanout(0, id, WHOLE), OK);
         assert_eq!(self.driver.flush(id, WHOLE), OK);
-        self.driver.gpu().scanout_image(0, false).unwrap()
+        self.driver.scanout_image(0, false).unwrap()
     }
 
     /// How often the renderer refused or failed in this test.

@@ -31,16 +31,13 @@ fn what_was_made_before_sleep_draws_the_same_frame_after() {
 
         lab.driver.sleep_and_wake(how);
         // The screen is back before the guest does anything.
-        assert_eq!(
-            lab.driver.gpu().scanout_image(0, false).as_ref(),
-            Some(&before)
-        );
+        assert_eq!(lab.driver.scanout_image(0, false).as_ref(), Some(&before));
         let status = lab.driver.gpu().status();
         assert_eq!((status.resources, status.contexts), (2, 1));
         // Nothing is made anew: sub-context, shaders, states, vertices and surface are there.
         assert_eq!(lab.driver.in_context(1, frame()), OK);
         assert_eq!(lab.driver.flush(10, super::WHOLE), OK);
-        let after = lab.driver.gpu().scanout_image(0, false);
+        let after = lab.driver.scanout_image(0, false);
         assert_eq!(after, Some(before), "{how:?}");
         // The memory behind the vertices is still theirs.
         let vertices = super::scene::buffer(super::scene::BIND_VERTICES, 6 * 32);
@@ -62,10 +59,10 @@ fn sleep_waits_for_fences_and_says_which() {
     for _ in 0..20 {
         lab.driver.fenced(fence, frame()).unwrap_err();
     }
-    let outstanding = lab.driver.gpu().quiesce().unwrap_err();
+    let outstanding = lab.driver.quiesce().unwrap_err();
     assert_eq!(outstanding.fences, 20);
     assert_eq!(lab.completed(20).len(), 20);
-    assert_eq!(lab.driver.gpu().quiesce(), Ok(()));
+    assert_eq!(lab.driver.quiesce(), Ok(()));
 }
 
 #[test]
