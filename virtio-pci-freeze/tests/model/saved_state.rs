@@ -14,8 +14,8 @@ use virtio_pci_freeze::saved_state::{
 use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, feature};
 use virtio_pci_freeze::test_utils::{Driver, Machine, SleepPath, check_invariants, retention};
 use virtio_pci_freeze::{
-    ActivationKind, Effect, FreezeState, FunctionConfig, Layout, Register, RestoreError,
-    RestoredDevice, Retention, SavedFunction, Transport, VirtioPciFunction,
+    ActivationKind, Effect, FreezeState, FunctionConfig, Layout, RELEASE_AFTER_NOTIFICATIONS,
+    Register, RestoreError, RestoredDevice, Retention, SavedFunction, Transport, VirtioPciFunction,
 };
 
 use crate::common::{RESOURCE, activations, config, keeps_resources, resets, running};
@@ -466,10 +466,13 @@ fn a_frozen_state_goes_into_no_layout_without_the_register() {
 fn a_hold_that_ought_to_be_over_is_over() {
     let (machine, _) = running(base());
     let mut saved = save(&machine);
-    saved.transport.holds.d3hot = SavedHold::Lingering(u16::MAX);
-    let (function, _) =
-        VirtioPciFunction::restore(base(), &saved, RestoredDevice::Intact).expect("restored");
-    assert!(!function.transport().is_held());
+    let last = RELEASE_AFTER_NOTIFICATIONS - 1;
+    for (doorbells, held) in [(last, true), (last + 1, false), (u16::MAX, false)] {
+        saved.transport.holds.d3hot = SavedHold::Lingering(doorbells);
+        let (function, _) =
+            VirtioPciFunction::restore(base(), &saved, RestoredDevice::Intact).expect("restored");
+        assert_eq!(function.transport().is_held(), held, "{doorbells}");
+    }
 }
 
 #[test]
