@@ -50,6 +50,12 @@ pub enum ConfigError {
         /// What was asked for.
         name: String,
     },
+    /// A refresh rate that no display has.
+    #[error("Outputs cannot have {hz} Hz, only 24 to 240")]
+    RefreshRate {
+        /// The rate in Hz.
+        hz: u32,
+    },
     /// A feature this device does not implement.
     #[error("The features {features:#x} cannot be offered")]
     Features {
@@ -88,9 +94,12 @@ pub struct GpuConfig {
     limits: Limits,
     features: u64,
     uuid_namespace: u64,
+    refresh_hz: u32,
 }
 
 impl GpuConfig {
+    /// Lowest and highest refresh rate of the outputs, in Hz.
+    pub const REFRESH_RATES: RangeInclusive<u32> = 24..=240;
     /// Everything this device implements without a 3D renderer.
     ///
     /// VIRTIO_GPU_F_BLOB_ALIGNMENT is not among it: it tells guests to count in pages of a host whose are larger than
@@ -117,6 +126,7 @@ impl GpuConfig {
             limits: Limits::default(),
             features: Self::FEATURES_3D,
             uuid_namespace: 0,
+            refresh_hz: 60,
         })
     }
 
@@ -151,6 +161,21 @@ impl GpuConfig {
         }
     }
 
+    /// The same with this refresh rate in the EDIDs of its outputs, in Hz, instead of 60. A guest's compositor draws at
+    /// this pace; the device shows whatever is flushed, whenever.
+    ///
+    /// # Errors
+    /// Refuses a rate outside [`Self::REFRESH_RATES`].
+    pub fn with_refresh_rate(self, hz: u32) -> Result<Self, ConfigError> {
+        if !Self::REFRESH_RATES.contains(&hz) {
+            return Err(ConfigError::RefreshRate { hz });
+        }
+        Ok(Self {
+            refresh_hz: hz,
+            ..self
+        })
+    }
+
     /// The outputs, by scanout id.
     pub fn outputs(&self) -> &[OutputConfig] {
         &self.outputs
@@ -164,6 +189,10 @@ impl GpuConfig {
     /// The features to offer at most, as a mask.
     pub fn features(&self) -> u64 {
         self.features
+    }
+
+    pub(crate) fn refresh_hz(&self) -> u32 {
+        self.refresh_hz
     }
 
     pub(crate) fn uuid_namespace(&self) -> u64 {
@@ -225,6 +254,19 @@ mod tests {
         for (width, height) in [(0, 600), (800, 15), (16385, 600), (800, u32::MAX)] {
             let output = OutputConfig { width, height };
             GpuConfig::new(vec![HD, output]).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_refresh_rate_that_no_display_has_is_refused() {
+        let config = GpuConfig::new(vec![HD]).unwrap();
+        for hz in [24, 240] {
+            let config = config.clone().with_refresh_rate(hz).unwrap();
+            assert_eq!(config.refresh_hz(), hz);
+        }
+        for hz in [0, 23, 241, u32::MAX] {
+            let refused = config.clone().with_refresh_rate(hz);
+            assert_eq!(refused, Err(ConfigError::RefreshRate { hz }));
         }
     }
 

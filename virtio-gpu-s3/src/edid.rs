@@ -10,19 +10,17 @@
 use crate::config::OutputConfig;
 
 const BLOCK_BYTES: usize = 128;
-/// Refresh rate the timings are made for.
-const REFRESH_HZ: u64 = 60;
 /// Pixels per metre of a display of 96 dots per inch.
 const PIXELS_PER_METRE: u64 = 3780;
 /// The largest display whose size the base block can tell, in centimetres a byte.
 const MAX_MILLIMETRES: u64 = 2550;
 
-/// The EDID of `output`, 128 or 256 bytes.
-pub(crate) fn edid(index: usize, output: OutputConfig) -> Vec<u8> {
-    let timing = Timing::reduced_blanking(output);
+/// The EDID of `output` at so many Hz, 128 or 256 bytes.
+pub(crate) fn edid(index: usize, output: OutputConfig, refresh_hz: u32) -> Vec<u8> {
+    let timing = Timing::reduced_blanking(output, refresh_hz);
     let (detailed, extended) = match timing.detailed() {
         Some(detailed) => (detailed, false),
-        None => (smaller(output, timing.millimetres), true),
+        None => (smaller(output, refresh_hz, timing.millimetres), true),
     };
     let mut block = base_block(index, &timing, detailed, extended);
     if extended {
@@ -32,7 +30,7 @@ pub(crate) fn edid(index: usize, output: OutputConfig) -> Vec<u8> {
 }
 
 /// The largest half, quarter, … of `output` that the base block can hold.
-fn smaller(output: OutputConfig, millimetres: (u64, u64)) -> [u8; 18] {
+fn smaller(output: OutputConfig, refresh_hz: u32, millimetres: (u64, u64)) -> [u8; 18] {
     let halves = (1..u32::BITS).map_while(|halvings| {
         let half = |pixels: u32| pixels.checked_shr(halvings).filter(|pixels| *pixels > 0);
         Some(OutputConfig {
@@ -41,7 +39,7 @@ fn smaller(output: OutputConfig, millimetres: (u64, u64)) -> [u8; 18] {
         })
     });
     halves
-        .map(Timing::reduced_blanking)
+        .map(|half| Timing::reduced_blanking(half, refresh_hz))
         .find_map(|timing| {
             let on_the_same_glass = Timing {
                 millimetres,
@@ -76,16 +74,23 @@ impl Timing {
     const MIN_CLOCK_HZ: u64 = 10_000_000;
     const MIN_LINES: u64 = 80;
 
-    fn reduced_blanking(output: OutputConfig) -> Self {
+    /// What every frame spends blank, in microseconds.
+    const MIN_BLANK_US: u64 = 460;
+
+    fn reduced_blanking(output: OutputConfig, refresh_hz: u32) -> Self {
+        let refresh = u64::from(refresh_hz).max(1);
         let (width, height) = (u64::from(output.width), u64::from(output.height));
-        // At least 460 µs of every 16 667 µs are blank.
-        let blank = height.saturating_mul(460).div_ceil(16_667 - 460);
+        let frame_us = 1_000_000_u64.div_ceil(refresh);
+        let picture_us = frame_us.saturating_sub(Self::MIN_BLANK_US).max(1);
+        let blank = height
+            .saturating_mul(Self::MIN_BLANK_US)
+            .div_ceil(picture_us);
         let v_blank = blank
             .saturating_add(1)
             .max(Self::V_FRONT + Self::V_SYNC + 6);
         let v_blank = v_blank.max(Self::MIN_LINES.saturating_sub(height));
         let lines = height.saturating_add(v_blank);
-        let least = Self::MIN_CLOCK_HZ.div_ceil(lines.saturating_mul(REFRESH_HZ).max(1));
+        let least = Self::MIN_CLOCK_HZ.div_ceil(lines.saturating_mul(refresh).max(1));
         let columns = width.saturating_add(Self::H_BLANK).max(least);
         let total = columns.saturating_mul(lines);
         let densest = width
@@ -102,7 +107,7 @@ impl Timing {
             height,
             h_blank: columns.saturating_sub(width),
             v_blank,
-            clock: total.saturating_mul(REFRESH_HZ).div_ceil(10_000),
+            clock: total.saturating_mul(refresh).div_ceil(10_000),
             millimetres: (millimetres(width), millimetres(height)),
         }
     }
@@ -251,7 +256,7 @@ mod tests {
     use super::*;
 
     fn edid_of(width: u32, height: u32) -> Vec<u8> {
-        edid(0, OutputConfig { width, height })
+        edid(0, OutputConfig { width, height }, 60)
     }
 
     fn sum(bytes: &[u8]) -> u8 {
@@ -286,7 +291,7 @@ mod tests {
             let clock = u64::from(u16::from_le_bytes([timing[0], timing[1]])) * 10_000;
             let total = u64::from(pair(2, timing[4] >> 4) + pair(3, timing[4] & 15))
                 * u64::from(pair(5, timing[7] >> 4) + pair(6, timing[7] & 15));
-            assert_eq!((clock + total / 2) / total, REFRESH_HZ);
+            assert_eq!((clock + total / 2) / total, 60);
         }
     }
 
@@ -332,5 +337,37 @@ mod tests {
         assert_eq!((edid[18], edid[19]), (1, 4));
         assert_ne!(edid[20] & 0x80, 0);
         assert_eq!(edid[72..90], *b"\0\0\0\xfc\0Virtio GPU S3");
+    }
+
+    /// 655.35 MHz is the fastest clock of the base block, 167 GHz that of DisplayID.
+    #[test]
+    fn the_clock_follows_the_refresh_rate_wherever_the_mode_stands() {
+        for hz in [24, 50, 60, 75, 144, 240] {
+            for (width, height) in [(1280, 800), (1920, 1080), (3840, 2160), (16384, 16384)] {
+                let edid = edid(0, OutputConfig { width, height }, hz);
+                let (clock, total) = if edid.len() == BLOCK_BYTES {
+                    let timing = &edid[54..72];
+                    let pair = |low: usize, high: u8| u64::from(timing[low]) | u64::from(high) << 8;
+                    let columns = pair(2, timing[4] >> 4) + pair(3, timing[4] & 15);
+                    let lines = pair(5, timing[7] >> 4) + pair(6, timing[7] & 15);
+                    (pair(0, timing[1]), columns * lines)
+                } else {
+                    let block = &edid[BLOCK_BYTES..];
+                    let field =
+                        |at: usize| u64::from(u16::from_le_bytes([block[at], block[at + 1]])) + 1;
+                    let clock = u32::from_le_bytes([block[23], block[24], block[25], 0]);
+                    (
+                        u64::from(clock) + 1,
+                        (field(27) + field(29)) * (field(35) + field(37)),
+                    )
+                };
+                let millihertz = clock * 10_000 * 1000 / total;
+                let wanted = u64::from(hz) * 1000;
+                assert!(
+                    millihertz.abs_diff(wanted) <= 500,
+                    "{width}x{height}: {millihertz} for {hz} Hz"
+                );
+            }
+        }
     }
 }

@@ -35,7 +35,7 @@ impl Gpu {
         let index = scanout_id as usize;
         let output = self.config.outputs().get(index);
         let output = output.ok_or(GuestError::NoSuchScanout { id: scanout_id })?;
-        let edid = edid::edid(index, *output);
+        let edid = edid::edid(index, *output, self.config.refresh_hz());
         let mut reply = wire::RespEdid::new_zeroed();
         for (to, from) in reply.edid.iter_mut().zip(&edid) {
             *to = *from;
