@@ -63,7 +63,8 @@ impl GpuOption {
         for (name, value) in &self.limits {
             limits = limits.with(name, *value)?;
         }
-        GpuConfig::new(outputs.collect())?.with_limits(limits)
+        let config = GpuConfig::new(outputs.collect())?.with_limits(limits)?;
+        config.with_refresh_rate(self.refresh)
     }
 
     /// Checks what a text could not say but JSON can.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use virtio_gpu_s3::OutputConfig;
+use virtio_gpu_s3::{GpuConfig, OutputConfig};
 use virtio_pci_freeze::Layout;
 
 use super::key::{Field, Key, Keys, Kind, Need, Owner, Value, Word};
@@ -124,6 +124,12 @@ const PIXELS: Kind = Kind::Number {
     unit: "pixels",
 };
 
+const REFRESH_RATES: Kind = Kind::Number {
+    least: *GpuConfig::REFRESH_RATES.start(),
+    most: *GpuConfig::REFRESH_RATES.end(),
+    unit: "Hz",
+};
+
 keys! {
     /// Size of an output, in pixels.
     #[derive(Copy)]
@@ -146,6 +152,8 @@ keys! {
 
     outputs: u32 = 1, Kind::Number { least: 1, most: 16, unit: "outputs" },
         "How many outputs there are (VIRTIO 1.4 §5.7.4).";
+    refresh: u32 = 60, REFRESH_RATES,
+        "Refresh rate that each output prefers, in Hz: the pace at which a guest's compositor draws.";
     backend: Backend = Backend::TwoD, Backend::KIND,
         "What renders: the device's own 2D path, or virglrenderer on the host's OpenGL.";
     venus: bool = false, Kind::Switch,

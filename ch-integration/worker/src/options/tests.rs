@@ -7,13 +7,15 @@ mod reference;
 mod round_trip;
 
 use serde::{Deserialize, Serialize};
+use virtio_gpu_s3::protocol::wire::RespEdid;
+use virtio_gpu_s3::testing::{GpuDriver, request};
 
 use super::*;
 
 #[test]
 fn every_key_is_read() {
     let option: GpuOption =
-        "backend=2d,venus=off,outputs=2,width=640,height=480,max_contexts=5,max_submit_bytes=2M"
+        "backend=2d,venus=off,outputs=2,refresh=75,width=640,height=480,max_contexts=5,max_submit_bytes=2M"
             .parse()
             .unwrap();
     let size = OutputSize {
@@ -24,6 +26,7 @@ fn every_key_is_read() {
         backend: Backend::TwoD,
         venus: false,
         outputs: 2,
+        refresh: 75,
         size,
         hostmem: None,
         wayland: None,
@@ -41,7 +44,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("width", "'width' is not KEY=VALUE"),
     (
         "depth=8",
-        "unknown key 'depth'; the keys are width, height, outputs, backend, venus, hostmem, wayland, and limits",
+        "unknown key 'depth'; the keys are width, height, outputs, refresh, backend, venus, hostmem, wayland, and limits",
     ),
     (
         "width=0",
@@ -91,7 +94,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "socket=/x",
-        "'socket' belongs to a VMM's --gpu; here the keys are width, height, outputs, backend, venus, hostmem, \
+        "'socket' belongs to a VMM's --gpu; here the keys are width, height, outputs, refresh, backend, venus, hostmem, \
              wayland, and limits",
     ),
 ];
@@ -179,6 +182,31 @@ fn a_size_that_the_device_refuses_is_refused_by_the_option() {
         let message = option.check().unwrap_err().to_string();
         assert!(message.ends_with("16 to 16384 pixels are"), "{message}");
     }
+}
+
+#[test]
+fn the_guest_is_told_the_refresh_rate_that_was_asked_for() {
+    for (text, hz) in [
+        ("", 60),
+        ("refresh=24", 24),
+        ("refresh=75", 75),
+        ("refresh=144", 144),
+    ] {
+        let option: GpuOption = text.parse().unwrap();
+        let mut driver = GpuDriver::with_config(option.gpu_config().unwrap());
+        let answer: RespEdid = driver.control(request::get_edid(0)).payload();
+        let timing = &answer.edid[54..72];
+        let pair = |low: usize, high: u8| u32::from(timing[low]) | u32::from(high) << 8;
+        let columns = pair(2, timing[4] >> 4) + pair(3, timing[4] & 15);
+        let lines = pair(5, timing[7] >> 4) + pair(6, timing[7] & 15);
+        let clock_hz = pair(0, timing[1]) * 10_000;
+        assert_eq!((clock_hz + columns * lines / 2) / (columns * lines), hz);
+    }
+    let error = "refresh=23".parse::<GpuOption>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "'refresh=23' is not allowed; 24 to 240 Hz are"
+    );
 }
 
 /// As a VMM has it: what every device has of the bus, then the GPU.
@@ -290,7 +318,7 @@ fn every_row_is_one_that_a_person_can_use() {
 #[test]
 fn a_vmms_help_has_every_key_with_its_values() {
     let syntax = VmmGpuOption::syntax();
-    let start = "width=<16-16384>,height=<16-16384>,outputs=<1-16>,backend=2d|virgl,venus=on|off,hostmem=<size>,\
+    let start = "width=<16-16384>,height=<16-16384>,outputs=<1-16>,refresh=<24-240>,backend=2d|virgl,venus=on|off,hostmem=<size>,\
                  wayland=<path>,";
     assert!(syntax.starts_with(start), "{syntax}");
     let words = "freeze=on|off,layout=seed|tail,control=<path>,socket=<path>,id=<id>,pci_segment=<pci_segment>,\

@@ -103,7 +103,7 @@ mod tests {
             ("id=a,id=b", "'id' is given twice"),
             (
                 "depth=8",
-                "unknown key 'depth'; the keys are width, height, outputs, backend, venus, hostmem, wayland, freeze, \
+                "unknown key 'depth'; the keys are width, height, outputs, refresh, backend, venus, hostmem, wayland, freeze, \
                  layout, control, socket, id, pci_segment, pci_device_id, and limits",
             ),
         ] {
