@@ -102,14 +102,35 @@ mod tests {
     }
 
     #[test]
-    fn the_same_place_damaged_for_ever_is_one_rectangle() {
+    fn the_same_places_damaged_for_ever_are_a_rectangle_each() {
         let mut damage = Damage::default();
         damage.add(1, WHOLE);
         for change in 2..1000 {
             damage.add(change, dot(5, 5));
+            damage.add(change, dot(5, 5));
+            damage.add(change, dot(7, 7));
         }
-        assert_eq!(damage.0.len(), 2);
-        assert_eq!(damage.since(998), [dot(5, 5)]);
+        assert_eq!(damage.0.len(), 3);
+        assert_eq!(damage.since(998), [dot(5, 5), dot(7, 7)]);
+        assert_eq!(damage.since(999), []);
+    }
+
+    #[test]
+    fn what_a_merge_adds_to_the_newer_counts_and_not_how_large_it_is() {
+        let mut damage = Damage::default();
+        // These two have 40 pixels between them, and neighbours among the dots 200.
+        let large = Rect {
+            y: 60,
+            ..Rect::sized(40, 40)
+        };
+        damage.add(1, dot(40, 60));
+        damage.add(2, large);
+        for change in 3..=16 {
+            let number = u32::try_from(change).unwrap();
+            damage.add(change, dot(number * 3, number % 2 * 50));
+        }
+        damage.add(17, dot(99, 99));
+        assert_eq!(damage.since(0)[0], Rect { width: 41, ..large });
     }
 
     #[test]
