@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use virtio_gpu_renderer_process::{RemoteRenderer, RendererProgram};
+use virtio_gpu_s3::renderer::{Data, Operation};
 use virtio_gpu_s3::{Rect, Renderer, RendererError};
 use virtio_gpu_s3_testing::scene::{self, TEXTURE};
 
@@ -39,19 +40,42 @@ fn held() -> [usize; 3] {
     ]
 }
 
+const CONTEXT: Operation = Operation::CreateContext {
+    ctx_id: 1,
+    context_init: 2,
+};
+
 fn draw(renderer: &mut RemoteRenderer) {
-    renderer.create_context(1, 2, b"drawing").unwrap();
-    renderer.create_resource(scene::ID, &TEXTURE).unwrap();
-    renderer.attach_resource(1, scene::ID).unwrap();
+    let (ctx_id, resource_id, params) = (1, scene::ID, TEXTURE);
+    for operation in [
+        CONTEXT,
+        Operation::CreateResource {
+            resource_id,
+            params,
+        },
+        Operation::AttachResource {
+            ctx_id,
+            resource_id,
+        },
+    ] {
+        renderer.call(operation.call()).unwrap();
+    }
     let words = [scene::TARGET.as_slice(), &scene::clear(0.4)].concat();
     let stream: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-    renderer.submit(1, &stream, &[]).unwrap();
+    let stream = stream.as_slice();
+    let in_fences = Vec::new();
+    let submit = Operation::Submit { ctx_id, in_fences };
+    let submit = submit.with(Data::Stream(&stream));
+    renderer.call(submit).unwrap();
     let mut pixels = vec![0; scene::BYTES as usize];
     let whole = Rect::sized(TEXTURE.width, TEXTURE.height);
     let stride = (TEXTURE.width * 4) as usize;
-    renderer
-        .read_pixels(scene::ID, whole, stride, &mut pixels)
-        .unwrap();
+    let read = Operation::ReadPixels {
+        resource_id,
+        rect: whole,
+        stride,
+    };
+    renderer.call(read.with(Data::Room(&mut pixels))).unwrap();
     assert_eq!(scene::blue_of(&pixels), 102);
 }
 
@@ -80,8 +104,10 @@ fn a_hundred_crashes_and_restarts_leave_no_file_thread_or_zombie() {
     let running = held();
     for _ in 0..RESTARTS {
         crash(&renderer);
-        assert_eq!(renderer.destroy_context(1), Ok(()));
-        assert_eq!(renderer.create_context(1, 2, b""), Err(RendererError::Gone));
+        let end = Operation::DestroyContext { ctx_id: 1 };
+        assert!(renderer.call(end.call()).is_ok());
+        let again = renderer.call(CONTEXT.call());
+        assert_eq!(again.unwrap_err(), RendererError::Gone);
         renderer.restart().unwrap();
         assert_eq!(renderer.failure(), None);
         draw(&mut renderer);

@@ -9,7 +9,7 @@ use crate::error::GuestError;
 use crate::geometry::Rect;
 use crate::pixel::PixelFormat;
 use crate::protocol::wire::{self, CtrlHdr, MemEntry};
-use crate::protocol::{CommandId, CommandInfo, Format, Queue};
+use crate::protocol::{CommandId, CommandInfo, Format, MAX_IN_FENCES, Queue};
 use crate::renderer::{BlobParams, Resource3d, Transfer3d};
 
 /// A request as the guest wrote it.
@@ -151,9 +151,18 @@ pub enum Rendering<'a> {
     },
     /// `SUBMIT_3D`
     Submit3d {
-        stream: &'a [u8],
+        stream: Stream<'a>,
         in_fences: &'a [U64],
     },
+}
+
+/// A command stream, of which the rest may not have been read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream<'a> {
+    /// What was read.
+    pub head: &'a [u8],
+    /// Bytes that follow.
+    pub unread: usize,
 }
 
 /// How a picture lies in a blob (`SET_SCANOUT_BLOB`).
@@ -172,12 +181,28 @@ pub struct BlobLayout {
 /// Takes requests longer than they need be, since drivers pad them, and refuses short ones.
 /// Allocates nothing.
 pub fn decode(request: &[u8], queue: Queue, negotiated: u64) -> Decoded<'_> {
+    decode_head(request, request.len(), queue, negotiated)
+}
+
+/// Whether what a request begins with is a command whose end need not be read to decode it.
+pub(crate) fn is_stream(head: &[u8]) -> bool {
+    let header = CtrlHdr::read_from_prefix(head);
+    header.is_ok_and(|(header, _)| CommandId(header.type_.get()) == CommandId::SUBMIT_3D)
+}
+
+/// The same of a request of `total` bytes, of which the end of a stream is not there.
+pub(crate) fn decode_head(
+    request: &[u8],
+    total: usize,
+    queue: Queue,
+    negotiated: u64,
+) -> Decoded<'_> {
     let Ok((header, _)) = CtrlHdr::read_from_prefix(request) else {
         return Decoded {
             header: CtrlHdr::new_zeroed(),
             command: Err(GuestError::ShortRequest {
                 command: CommandId(0),
-                len: request.len(),
+                len: total,
                 needed: size_of::<CtrlHdr>() as u64,
             }),
         };
@@ -185,6 +210,7 @@ pub fn decode(request: &[u8], queue: Queue, negotiated: u64) -> Decoded<'_> {
     let command = Request {
         id: CommandId(header.type_.get()),
         bytes: request,
+        total,
     }
     .decode(queue, negotiated);
     Decoded { header, command }
@@ -194,6 +220,8 @@ pub fn decode(request: &[u8], queue: Queue, negotiated: u64) -> Decoded<'_> {
 struct Request<'a> {
     id: CommandId,
     bytes: &'a [u8],
+    /// Bytes of all of it.
+    total: usize,
 }
 
 impl<'a> Request<'a> {
@@ -283,7 +311,7 @@ impl<'a> Request<'a> {
     fn short(self, needed: u64) -> GuestError {
         GuestError::ShortRequest {
             command: self.id,
-            len: self.bytes.len(),
+            len: self.total,
             needed,
         }
     }
@@ -495,8 +523,22 @@ impl<'a> Request<'a> {
 
     fn submit_3d(self) -> Result<Rendering<'a>, GuestError> {
         let (body, tail): (&wire::CmdSubmit, _) = self.split()?;
-        let (in_fences, tail) = self.array(tail, body.num_in_fences.get())?;
-        let (stream, _) = self.array(tail, body.size.get())?;
+        let count = body.num_in_fences.get();
+        if count > MAX_IN_FENCES {
+            return Err(GuestError::Parameter {
+                field: "num_in_fences",
+                value: count.into(),
+            });
+        }
+        let (in_fences, tail) = self.array(tail, count)?;
+        let size = body.size.get() as usize;
+        let before = self.bytes.len().saturating_sub(tail.len());
+        if self.total.saturating_sub(before) < size {
+            return Err(self.short((size as u64).saturating_add(before as u64)));
+        }
+        let head = tail.get(..size).unwrap_or(tail);
+        let unread = size.saturating_sub(head.len());
+        let stream = Stream { head, unread };
         Ok(Rendering::Submit3d { stream, in_fences })
     }
 }

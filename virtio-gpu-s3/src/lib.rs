@@ -19,7 +19,7 @@
 //! use vm_memory::{GuestAddress, GuestMemoryMmap};
 //!
 //! let config = GpuConfig::new(vec![OutputConfig { width: 1280, height: 800 }])?;
-//! let mut gpu = Gpu::new(config, Box::new(NullRenderer::default()))?;
+//! let mut gpu = Gpu::new(config, Box::new(NullRenderer))?;
 //! let features = gpu.device_features();
 //! gpu.activate(features, Activation::Fresh);
 //!
@@ -67,6 +67,7 @@ pub mod saved_state;
 mod backing;
 mod command_error;
 mod config;
+mod config_error;
 mod damage;
 mod device;
 mod edid;
@@ -77,13 +78,15 @@ mod host_visible;
 mod limits;
 mod picture;
 mod pixel;
+mod request;
 mod resource;
 mod response;
 mod scanout;
 mod status;
 mod transfer;
 
-pub use config::{ConfigError, GpuConfig, OutputConfig};
+pub use config::{GpuConfig, OutputConfig};
+pub use config_error::ConfigError;
 pub use device::{Activation, Gpu, Outcome, Outstanding, ResetKind};
 pub use error::GuestError;
 pub use fence::{Completed, Fence, Timeline, Token};
@@ -92,8 +95,7 @@ pub use host_visible::{HOST_VISIBLE_SHM_ID, HostVisible, MapError};
 pub use limits::{LimitInfo, Limits};
 pub use picture::{CursorImage, LookError, Picture, Seen};
 pub use pixel::{BYTES_PER_PIXEL, Frame, Image, PixelFormat, row_bytes};
-pub use renderer::{
-    CrossDomainError, NullControl, NullRenderer, Renderer, RendererError, StreamError,
-};
+pub use renderer::{CrossDomainError, NullRenderer, Renderer, RendererError, StreamError};
+pub use request::Request;
 pub use response::Response;
 pub use status::{Counters, ErrorCounters, ErrorKind, ScanoutStatus, Status};

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a guest may make the host hold: one table, in which every size that a guest chooses ends.
 
-use crate::config::ConfigError;
-use crate::protocol::wire;
+use crate::config_error::ConfigError;
+use crate::protocol::{MAX_IN_FENCES, wire};
 
 /// A row of [`Limits::TABLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ limits! {
         "four times the longest ring offered; each holds its answer until the renderer is done";
     max_submit_bytes: u32 = 1 << 20, 0 to 1 << 26,
         "Bytes of one SUBMIT_3D command stream.",
-        "Mesa flushes at 64 KiB; a request is copied once, whole";
+        "Mesa flushes at 64 KiB; a stream is copied once, whole";
     max_renderer_bytes: u64 = 4 << 30, 0 to 1 << 44,
         "Estimated bytes of resources that live in the renderer, all together.",
         "what a small GPU has; an estimate, as only the renderer knows its formats";
@@ -123,9 +123,9 @@ impl Limits {
         let entries =
             (self.max_backing_entries as usize).saturating_mul(size_of::<wire::MemEntry>());
         let backing = size_of::<wire::ResourceCreateBlob>().saturating_add(entries);
-        // Linux sends at most one in-fence per ring with a submission; 64 le64 are 512 bytes.
+        let in_fences = (MAX_IN_FENCES as usize).saturating_mul(size_of::<u64>());
         let submit = size_of::<wire::CmdSubmit>()
-            .saturating_add(512)
+            .saturating_add(in_fences)
             .saturating_add(self.max_submit_bytes as usize);
         backing.max(submit)
     }

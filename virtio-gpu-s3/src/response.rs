@@ -77,6 +77,8 @@ impl Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     NoData,
+    /// No data either, if the renderer agrees: its answer comes later.
+    InFlight,
     DisplayInfo(Box<wire::RespDisplayInfo>),
     Edid(Box<wire::RespEdid>),
     Uuid([u8; 16]),
@@ -88,7 +90,7 @@ pub(crate) enum Reply {
 impl Reply {
     pub(crate) fn type_(&self) -> ResponseType {
         match self {
-            Self::NoData => ResponseType::OK_NODATA,
+            Self::NoData | Self::InFlight => ResponseType::OK_NODATA,
             Self::DisplayInfo(_) => ResponseType::OK_DISPLAY_INFO,
             Self::Edid(_) => ResponseType::OK_EDID,
             Self::Uuid(_) => ResponseType::OK_RESOURCE_UUID,
@@ -100,7 +102,7 @@ impl Reply {
 
     pub(crate) fn body(&self) -> &[u8] {
         match self {
-            Self::NoData => &[],
+            Self::NoData | Self::InFlight => &[],
             Self::DisplayInfo(info) => info.as_bytes(),
             Self::Edid(edid) => edid.as_bytes(),
             Self::Uuid(uuid) => uuid,

@@ -9,7 +9,7 @@
 
 use thiserror::Error;
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 use crate::error::GuestError;
 
 /// `kind` of a [`SavedGpu`].

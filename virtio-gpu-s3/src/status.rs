@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the device holds and what happened to it, for people and for tests.
 
+use crate::protocol::Queue;
+
 /// How a command can fail.
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// The readable part ends before the request does.
@@ -98,6 +101,16 @@ pub struct Counters {
     pub evicted_resources: u64,
     /// Commands still waiting for a fence at a reset, whose answer nobody gets.
     pub abandoned_fences: u64,
+}
+
+impl Counters {
+    pub(crate) fn count_command(&mut self, queue: Queue) {
+        let counter = match queue {
+            Queue::Control => &mut self.control_commands,
+            Queue::Cursor => &mut self.cursor_commands,
+        };
+        *counter = counter.saturating_add(1);
+    }
 }
 
 /// A scanout as it is now.

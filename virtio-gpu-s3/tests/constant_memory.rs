@@ -7,7 +7,8 @@ use std::fs;
 
 use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, ResponseType};
 use virtio_gpu_s3::renderer::Resource3d;
-use virtio_gpu_s3::{Gpu, NullRenderer, PixelFormat, Rect};
+use virtio_gpu_s3::{Gpu, PixelFormat, Rect};
+use virtio_gpu_s3_testing::ScriptedRenderer;
 use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, WithFence, config, request};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
@@ -66,7 +67,7 @@ fn round(driver: &mut GpuDriver, memory: &GuestBuffer, number: u32) {
 
 #[test]
 fn a_hundred_thousand_rounds_of_everything_take_no_memory() {
-    let (renderer, control) = NullRenderer::rendering();
+    let (renderer, control) = ScriptedRenderer::new();
     let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer));
     let mut driver = GpuDriver::with_gpu(gpu.unwrap(), 1 << 20);
     let memory = driver.ram.alloc(16 * 16 * 4, Layout::Pages);

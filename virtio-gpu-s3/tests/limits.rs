@@ -4,10 +4,9 @@
 
 use virtio_gpu_s3::protocol::{BLOB_MEM_HOST3D, CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
-use virtio_gpu_s3::{
-    Activation, Gpu, LimitInfo, Limits, NullControl, NullRenderer, PixelFormat, ResetKind,
-};
+use virtio_gpu_s3::{Activation, Gpu, LimitInfo, Limits, PixelFormat, ResetKind};
 use virtio_gpu_s3_testing::{GpuDriver, Layout, WithFence, config, request};
+use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const OUT_OF_MEMORY: ResponseType = ResponseType::ERR_OUT_OF_MEMORY;
@@ -15,9 +14,9 @@ const PARAMETER: ResponseType = ResponseType::ERR_INVALID_PARAMETER;
 
 const TEXTURE: Resource3d = request::texture(16, 16);
 
-fn with(limit: &str, value: u64) -> (GpuDriver, NullControl) {
+fn with(limit: &str, value: u64) -> (GpuDriver, RendererControl) {
     let limits = Limits::default().with(limit, value).unwrap();
-    let (renderer, control) = NullRenderer::rendering();
+    let (renderer, control) = ScriptedRenderer::new();
     let config = config(1, 64, 64).with_limits(limits).unwrap();
     let gpu = Gpu::new(config, Box::new(renderer));
     (GpuDriver::with_gpu(gpu.unwrap(), 1 << 20), control)
@@ -100,7 +99,7 @@ fn meet_blobs(driver: &mut GpuDriver) {
     assert_eq!(driver.gpu().status().resources, 4);
 }
 
-fn meet_fences(driver: &mut GpuDriver, control: &NullControl) {
+fn meet_fences(driver: &mut GpuDriver, control: &RendererControl) {
     assert_eq!(driver.in_context(1, request::ctx_create(0)), OK);
     control.hold_fences(true);
     let fence = |id| WithFence {

@@ -3,8 +3,9 @@
 //! Blobs of the host in the guest's sight.
 
 use virtio_gpu_s3::protocol::{ResponseType, wire};
-use virtio_gpu_s3::{Activation, Gpu, NullControl, NullRenderer, PixelFormat, ResetKind};
+use virtio_gpu_s3::{Activation, Gpu, PixelFormat, ResetKind};
 use virtio_gpu_s3_testing::{GpuDriver, Layout, Region, config, request};
+use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const MAPPED: ResponseType = ResponseType::OK_MAP_INFO;
@@ -14,8 +15,8 @@ const PARAMETER: ResponseType = ResponseType::ERR_INVALID_PARAMETER;
 const REGION_BYTES: u64 = 64 << 10;
 
 /// A driver with a region, context 1 and mappable blobs 1 (5000 bytes) and 2 (4096 bytes).
-fn with_blobs() -> (GpuDriver, NullControl, Region) {
-    let (renderer, control) = NullRenderer::rendering();
+fn with_blobs() -> (GpuDriver, RendererControl, Region) {
+    let (renderer, control) = ScriptedRenderer::new();
     let region = Region::new(REGION_BYTES);
     let gpu = Gpu::new(config(1, 64, 64), Box::new(renderer));
     let gpu = gpu.unwrap().with_host_visible(Box::new(region.clone()));

@@ -366,7 +366,7 @@ impl Pair {
         let text = serde_json::to_string(&saved).unwrap();
         let gpu = Gpu::restore(
             config(2, OUTPUT.0, OUTPUT.1),
-            Box::new(NullRenderer::default()),
+            Box::new(NullRenderer),
             serde_json::from_str(&text).unwrap(),
         );
         self.driver.transport.gpu = gpu.unwrap();

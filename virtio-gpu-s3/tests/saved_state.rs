@@ -49,7 +49,7 @@ fn with_everything() -> (GpuDriver, GuestBuffer) {
 }
 
 fn restore(saved: SavedGpu) -> Result<Gpu, RestoreError> {
-    Gpu::restore(config(2, 16, 16), Box::new(NullRenderer::default()), saved)
+    Gpu::restore(config(2, 16, 16), Box::new(NullRenderer), saved)
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn a_state_beyond_the_limits_of_this_device_is_refused() {
     let held = driver.gpu().status().host_bytes;
     let with = |limits: Limits| {
         let config = config(2, 16, 16).with_limits(limits).unwrap();
-        Gpu::restore(config, Box::<NullRenderer>::default(), saved.clone())
+        Gpu::restore(config, Box::new(NullRenderer), saved.clone())
     };
     let limits = Limits::default();
     with(Limits {
@@ -311,7 +311,7 @@ fn a_state_beyond_the_limits_of_this_device_is_refused() {
     let fewer = GpuConfig::new(config(2, 16, 16).outputs().to_vec())
         .and_then(|config| config.with_features(feature::EDID))
         .unwrap();
-    Gpu::restore(fewer, Box::<NullRenderer>::default(), saved).unwrap_err();
+    Gpu::restore(fewer, Box::new(NullRenderer), saved).unwrap_err();
 }
 
 #[test]

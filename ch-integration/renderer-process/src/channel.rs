@@ -97,18 +97,17 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends one message made of two parts, and a file descriptor with it.
+    /// Sends one message, and a file descriptor with it.
     pub(super) fn send(
         &self,
-        head: &[u8],
-        tail: &[u8],
+        message: &[u8],
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<(), ChannelError> {
-        let length = head.len().saturating_add(tail.len());
+        let length = message.len();
         if length > MAX_MESSAGE {
             return Err(ChannelError::TooLong);
         }
-        let parts = [IoSlice::new(head), IoSlice::new(tail)];
+        let parts = [IoSlice::new(message)];
         let fds = fd.as_slice();
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

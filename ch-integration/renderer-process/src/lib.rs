@@ -7,14 +7,15 @@
 //! and never the device or the VMM: [`RemoteRenderer`] stands in the device for a renderer that lives in another
 //! process, in which [`serve`] runs. That process is this program again, with [`SUBCOMMAND`].
 //!
-//! Two sockets join them. On one the device asks and waits for the answer; fences that signalled come on the other.
+//! Requests, replies and fences go through rings in memory that both see, and so do pixels and streams. Calls whose
+//! answer nobody waits for are in flight, many at a time, and are answered in order.
+//! Two sockets join the processes, for files and for who sleeps: one for calls, one for what the device has to be told.
 //! Guest memory is not copied: the renderer's process maps the files that the VMM gave, while a resource needs them.
 //! The other way a blob that the guest maps comes as the file that it lies in.
-//! Pixels and streams go through one more piece of shared memory. While both processes are awake calls, answers and
-//! fences do too: the sockets are for files, and for who sleeps.
 
 #![cfg(feature = "virgl")]
 
+mod arena;
 mod channel;
 mod line;
 mod live;

@@ -3,9 +3,10 @@
 
 //! The short way between two processes that are awake: memory that both see.
 //!
-//! A message through a socket is two system calls, and a thread that is waked takes longer than most commands. Who
-//! looks for a message finds it here; who sleeps gets it through the socket, and says so beforehand in the word that
-//! the writer has to change. So each message goes one way, and neither is looked for twice.
+//! A message through a socket is two system calls, and a thread that is waked takes longer than most commands. So
+//! requests, replies and fences go through rings here, each of which has one writer and one reader. A reader that sleeps
+//! says so in the ring's word before it looks a last time, and a writer that finds the word set wakes it through the
+//! socket: a message is never missed, and one that is awake costs no system call.
 //!
 //! The other process may write anything here at any time: each word is read once, and bytes are copied before they are
 //! looked at.
@@ -16,37 +17,40 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use virtio_gpu_s3::{Fence, Timeline};
 use vm_memory::{Bytes, MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::protocol::{MAX_HEAD, MessageError};
+use super::protocol::{MAX_HEAD, MAX_IN_FLIGHT, MessageError};
 
 /// Bytes of all of it.
-pub(super) const LINE_BYTES: usize = 4 * PAGE;
+pub(super) const LINE_BYTES: usize = FENCES + FENCE_ROOM as usize * FENCE_BYTES;
 const PAGE: usize = 4096;
 /// Words that different processors write are not in one line of their caches, nor in two that are fetched together.
 const APART: usize = 128;
 
-/// Of the memory, where what begins: a page for the words, one for each slot, one for fences.
-const CALL: usize = 0;
-const ANSWER: usize = APART;
-const PUT_FENCES: usize = 2 * APART;
-const TAKEN_FENCES: usize = 3 * APART;
-const LOOKED_FOR: usize = 4 * APART;
-const CALL_BYTES: usize = PAGE;
-const ANSWER_BYTES: usize = 2 * PAGE;
-const FENCES: usize = 3 * PAGE;
+/// Of the memory, where what begins: a page for the words, one ring for each way, one for fences.
+const REQUESTS: Ring = Ring {
+    put: 0,
+    asleep: APART,
+    slots: PAGE,
+};
+const REPLIES: Ring = Ring {
+    put: 2 * APART,
+    asleep: 3 * APART,
+    slots: PAGE + RING_BYTES,
+};
+const PUT_FENCES: usize = 4 * APART;
+const TAKEN_FENCES: usize = 5 * APART;
+const TOLD: usize = 6 * APART;
+const FENCES: usize = PAGE + 2 * RING_BYTES;
 
+/// A power of two, so that positions can wrap around.
+const SLOTS: u32 = MAX_IN_FLIGHT;
 const LENGTH_BYTES: usize = size_of::<u32>();
+const SLOT_BYTES: usize = LENGTH_BYTES + MAX_HEAD;
+const RING_BYTES: usize = SLOTS as usize * SLOT_BYTES;
 const FENCE_BYTES: usize = 2 * size_of::<u64>();
 /// Fences that wait here; those that find no room go through the socket.
 const FENCE_ROOM: u32 = 256;
-const _: () = assert!(FENCES + FENCE_ROOM as usize * FENCE_BYTES == LINE_BYTES);
-const _: () = assert!(LENGTH_BYTES + MAX_HEAD <= PAGE);
-
-/// What a slot's word says: its reader looks for a message,
-const LOOKING: u32 = 0;
-/// sleeps until one comes through the socket,
-const ASLEEP: u32 = 1;
-/// or has not yet taken the one that is there.
-const FULL: u32 = 2;
+const _: () = assert!(SLOTS.is_power_of_two() && FENCE_ROOM.is_power_of_two());
+const _: () = assert!(RING_BYTES.is_multiple_of(PAGE) && LINE_BYTES.is_multiple_of(PAGE));
 
 /// The first word of a fence on the timeline of no context; that of others holds the context and the ring.
 const GLOBAL: u64 = 1 << 63;
@@ -58,8 +62,18 @@ pub(super) struct Line {
     start: usize,
 }
 
+/// Where the parts of a ring are.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
+    /// The word that counts messages.
+    put: usize,
+    /// The word that says whether the reader sleeps.
+    asleep: usize,
+    slots: usize,
+}
+
 /// Instead of a word that is not there. Whoever makes a [`Line`] has the memory for it.
-static NOWHERE: AtomicU32 = AtomicU32::new(ASLEEP);
+static NOWHERE: AtomicU32 = AtomicU32::new(0);
 
 impl Line {
     /// `start` is a multiple of a page, and [`LINE_BYTES`] follow it.
@@ -67,27 +81,45 @@ impl Line {
         Self { region, start }
     }
 
-    pub(super) fn calls(&self) -> Slot<'_> {
-        self.slot(CALL, CALL_BYTES)
+    /// The ends of the device.
+    pub(super) fn device(&self) -> (Writer, Reader) {
+        (self.writer(REQUESTS), self.reader(REPLIES))
     }
 
-    pub(super) fn answers(&self) -> Slot<'_> {
-        self.slot(ANSWER, ANSWER_BYTES)
+    /// The ends of the renderer.
+    pub(super) fn renderer(&self) -> (Writer, Reader) {
+        (self.writer(REPLIES), self.reader(REQUESTS))
     }
 
-    fn slot(&self, word: usize, bytes: usize) -> Slot<'_> {
-        Slot {
-            line: self,
-            word,
-            bytes,
-        }
+    fn writer(&self, ring: Ring) -> Writer {
+        let (line, put) = (self.clone(), 0);
+        Writer { line, ring, put }
     }
 
-    /// Whether the device looks for fences, and need not be waked for them.
-    pub(super) fn look_for_fences(&self, looks: bool) {
-        self.word(LOOKED_FOR).store(looks.into(), Ordering::Relaxed);
-        // Either the renderer sees that nobody looks, or the device's next look sees its fences.
+    fn reader(&self, ring: Ring) -> Reader {
+        let (line, taken) = (self.clone(), 0);
+        Reader { line, ring, taken }
+    }
+
+    /// Replies so far, as the renderer says.
+    pub(super) fn replies(&self) -> u32 {
+        self.word(REPLIES.put).load(Ordering::Relaxed)
+    }
+
+    /// Whether the device wants to be told, once, that there is something to find here.
+    pub(super) fn want_news(&self, wanted: bool) {
+        let told = u32::from(!wanted);
+        self.word(TOLD).store(told, Ordering::Relaxed);
+        // Either the renderer sees this, or the device's next look sees what the renderer has put here.
         fence(Ordering::SeqCst);
+    }
+
+    /// Something was put here. Whether the device has to be told.
+    pub(super) fn has_to_tell(&self) -> bool {
+        // See `want_news`.
+        fence(Ordering::SeqCst);
+        let told = self.word(TOLD);
+        told.load(Ordering::Relaxed) == 0 && told.swap(1, Ordering::Relaxed) == 0
     }
 
     fn word(&self, at: usize) -> &AtomicU32 {
@@ -100,81 +132,107 @@ impl Line {
         let at = FENCES + index * FENCE_BYTES + at * size_of::<u64>();
         self.region.get_atomic_ref(self.start.checked_add(at)?).ok()
     }
+
+    /// The word with a message's length, and the bytes behind it.
+    fn slot(
+        &self,
+        ring: Ring,
+        index: u32,
+        length: usize,
+    ) -> Option<(&AtomicU32, VolatileSlice<'_, ()>)> {
+        let at = ring.slots + index.checked_rem(SLOTS)? as usize * SLOT_BYTES;
+        let bytes = self.start.checked_add(at + LENGTH_BYTES)?;
+        Some((self.word(at), self.region.get_slice(bytes, length).ok()?))
+    }
 }
 
-/// Room for one message.
+/// The end of a ring where messages are put. There are never more of them under way than it has room for: the device
+/// sends no request more, and each has one reply.
 #[derive(Debug)]
-pub(super) struct Slot<'a> {
-    line: &'a Line,
-    word: usize,
-    bytes: usize,
+pub(super) struct Writer {
+    line: Line,
+    ring: Ring,
+    put: u32,
 }
 
-impl Slot<'_> {
-    fn word(&self) -> &AtomicU32 {
-        self.line.word(self.word)
-    }
-
-    fn length(&self) -> &AtomicU32 {
-        self.line.word(self.bytes)
-    }
-
-    /// Its bytes, behind the length.
-    fn bytes(&self, length: usize) -> Option<VolatileSlice<'_, ()>> {
-        let start = self.line.start.checked_add(self.bytes + LENGTH_BYTES)?;
-        self.line.region.get_slice(start, length).ok()
-    }
-
-    fn change(&self, from: u32, to: u32) -> bool {
-        let changed = self
-            .word()
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
-        changed.is_ok()
-    }
-
-    /// Puts a message here. False if its reader sleeps, or it is too long: then it has to go through the socket.
-    pub(super) fn put(&self, message: &[u8]) -> bool {
-        let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        if message.len() > MAX_HEAD || self.word().load(Ordering::Relaxed) != LOOKING {
-            return false;
-        }
-        let bytes = self.bytes(message.len());
-        let written = bytes.is_some_and(|bytes| bytes.write_slice(message, 0).is_ok());
-        self.length().store(length, Ordering::Relaxed);
-        written && self.change(LOOKING, FULL)
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.word().load(Ordering::Relaxed) == FULL
-    }
-
-    /// Takes the message, if there is one.
+impl Writer {
+    /// Puts a message here, an empty one for what comes through the socket. Returns whether its reader has to be waked.
     ///
     /// # Errors
-    /// It has a length that none has.
-    pub(super) fn take(&self, target: &mut [u8]) -> Result<Option<usize>, MessageError> {
-        if self.word().load(Ordering::Acquire) != FULL {
-            return Ok(None);
+    /// It is too long.
+    pub(super) fn put(&mut self, message: &[u8]) -> Result<bool, MessageError> {
+        let Self { line, ring, put } = self;
+        let length = u32::try_from(message.len()).map_err(|_| MessageError::Encode)?;
+        let slot = line.slot(*ring, *put, message.len());
+        let slot = slot.filter(|_| message.len() <= MAX_HEAD);
+        let (word, bytes) = slot.ok_or(MessageError::Encode)?;
+        bytes.copy_from(message);
+        word.store(length, Ordering::Relaxed);
+        *put = put.wrapping_add(1);
+        line.word(ring.put).store(*put, Ordering::Release);
+        // See `Reader::sleep`.
+        fence(Ordering::SeqCst);
+        let asleep = line.word(ring.asleep);
+        Ok(asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::Relaxed) != 0)
+    }
+}
+
+/// The end of a ring where messages are taken.
+#[derive(Debug)]
+pub(super) struct Reader {
+    line: Line,
+    ring: Ring,
+    /// Not read from the memory, where the other process could change it.
+    taken: u32,
+}
+
+impl Reader {
+    pub(super) fn has_news(&self) -> bool {
+        self.line.word(self.ring.put).load(Ordering::Relaxed) != self.taken
+    }
+
+    /// Takes the next message, if there is one.
+    ///
+    /// # Errors
+    /// It has a length that none has, or there are more than there is room for.
+    pub(super) fn take(&mut self, target: &mut [u8]) -> Result<Option<usize>, MessageError> {
+        let Self { line, ring, taken } = self;
+        let put = line.word(ring.put).load(Ordering::Acquire);
+        match put.wrapping_sub(*taken) {
+            0 => return Ok(None),
+            1..=SLOTS => {}
+            _ => return Err(MessageError::Decode),
         }
-        let length = self.length().load(Ordering::Relaxed);
-        let length = usize::try_from(length).map_err(|_| MessageError::Decode)?;
+        let (word, _) = line.slot(*ring, *taken, 0).ok_or(MessageError::Decode)?;
+        let length = usize::try_from(word.load(Ordering::Relaxed));
+        let length = length.map_err(|_| MessageError::Decode)?;
         let target = target.get_mut(..length).filter(|_| length <= MAX_HEAD);
-        let (target, bytes) = target.zip(self.bytes(length)).ok_or(MessageError::Decode)?;
+        let slot = target.zip(line.slot(*ring, *taken, length));
+        let (target, (_, bytes)) = slot.ok_or(MessageError::Decode)?;
         bytes
             .read_slice(target, 0)
             .map_err(|_| MessageError::Decode)?;
-        self.word().store(LOOKING, Ordering::Release);
+        *taken = taken.wrapping_add(1);
         Ok(Some(length))
     }
 
-    /// The reader sleeps from now on. False if there is a message.
+    /// The reader sleeps from now on, and is waked through the socket. False if there is a message.
     pub(super) fn sleep(&self) -> bool {
-        self.change(LOOKING, ASLEEP)
+        let asleep = self.line.word(self.ring.asleep);
+        asleep.store(1, Ordering::Relaxed);
+        // Either the writer sees this, or the look below sees its message.
+        fence(Ordering::SeqCst);
+        if self.has_news() {
+            self.wake();
+            return false;
+        }
+        true
     }
 
     /// The reader looks again.
     pub(super) fn wake(&self) {
-        self.change(ASLEEP, LOOKING);
+        let asleep = self.line.word(self.ring.asleep);
+        asleep.store(0, Ordering::Relaxed);
     }
 }
 
@@ -190,26 +248,25 @@ impl FenceWriter {
         Self { line, put: 0 }
     }
 
-    /// Puts fences here. False where nobody looks for them, or some have no room: then all have to go through the
-    /// socket, where it is no harm that some come twice.
-    pub(super) fn put(&mut self, fences: &[Fence]) -> bool {
-        let looked_for = self.line.word(LOOKED_FOR);
-        if looked_for.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        for fence in fences {
+    /// Puts fences here. Returns those that have no room.
+    pub(super) fn put<'a>(&mut self, fences: &'a [Fence]) -> &'a [Fence] {
+        let mut rest = fences;
+        while let Some((fence, behind)) = rest.split_first() {
             let taken = self.line.word(TAKEN_FENCES).load(Ordering::Acquire);
             if self.put.wrapping_sub(taken) >= FENCE_ROOM || !self.write(*fence) {
-                return false;
+                break;
             }
             self.put = self.put.wrapping_add(1);
-            self.line
-                .word(PUT_FENCES)
-                .store(self.put, Ordering::Release);
+            let word = self.line.word(PUT_FENCES);
+            word.store(self.put, Ordering::Release);
+            rest = behind;
         }
-        // See `look_for_fences`.
-        fence(Ordering::SeqCst);
-        looked_for.load(Ordering::Relaxed) != 0
+        rest
+    }
+
+    /// Whether the device has to be told of what was put here.
+    pub(super) fn has_to_tell(&self) -> bool {
+        self.line.has_to_tell()
     }
 
     fn write(&self, fence: Fence) -> bool {

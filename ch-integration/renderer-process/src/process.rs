@@ -3,23 +3,28 @@
 
 //! The life of one renderer process, as the device sees it.
 
+use std::fs::File;
 use std::io::Error as IoError;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libc::SIGKILL;
 use thiserror::Error;
 use virtio_gpu_s3::Fence;
-use virtio_gpu_s3::renderer::CapsetInfo;
+use virtio_gpu_s3::renderer::{Answer, CapsetInfo};
 
 use super::channel::{Buffer, Channel, ChannelError};
-use super::line::{FenceReader, Line};
-use super::protocol::{Head, MAX_FENCES, MessageError, Signalled, Start, Started, split};
+use super::line::{FenceReader, Line, Reader, Writer};
+use super::protocol::{
+    Encoder, FILE, MAX_FENCES, MessageError, Reply, Request, Signalled, Start, Started, WAKE,
+    decode,
+};
 use super::scratch::{Scratch, ScratchError};
 use super::{RendererProgram, SUBCOMMAND, Wake, messages};
 use host_util::adaptive_polling::{AdaptivePolling, FOR_RENDERER};
@@ -97,12 +102,18 @@ const PIECE_PER_ENTRY: usize = 2;
 #[derive(Debug)]
 pub(super) struct Process {
     calls: Channel,
+    requests: Writer,
+    replies: Reader,
+    /// A reply that came through the socket, before its place in the ring was looked at.
+    reply: Option<(Vec<u8>, Option<OwnedFd>)>,
+    encoder: Encoder,
     buffer: Buffer,
     polling: AdaptivePolling,
     scratch: Scratch,
     line: Line,
     fences: FenceReader,
     id: u32,
+    limit: Duration,
     watch: Arc<Watch>,
     /// Ends when the process does.
     thread: Option<JoinHandle<()>>,
@@ -112,6 +123,10 @@ pub(super) struct Process {
 #[derive(Debug)]
 struct Watch {
     fences: Channel,
+    line: Line,
+    /// Requests so far.
+    requests: AtomicU32,
+    limit: Duration,
     state: Mutex<State>,
     wake: Arc<Wake>,
 }
@@ -164,7 +179,15 @@ impl Process {
                 program: program.path.display().to_string(),
                 why: error.to_string(),
             })?;
-        let mut process = Self::watched(Reaped(child), calls, fences, scratch, wake)?;
+        let watch = Arc::new(Watch {
+            fences,
+            line: scratch.line(),
+            requests: AtomicU32::new(0),
+            limit: program.call_limit,
+            state: Mutex::default(),
+            wake: wake.clone(),
+        });
+        let mut process = Self::watched(Reaped(child), calls, scratch, watch)?;
         let capsets = process.greet(their_scratch, program)?;
         Ok((process, capsets))
     }
@@ -172,27 +195,28 @@ impl Process {
     fn watched(
         mut child: Reaped,
         calls: Channel,
-        fences: Channel,
         scratch: Scratch,
-        wake: &Arc<Wake>,
+        watch: Arc<Watch>,
     ) -> Result<Self, StartProcessError> {
         let id = child.0.id();
-        let watch = Arc::new(Watch {
-            fences,
-            state: Mutex::default(),
-            wake: wake.clone(),
-        });
+        watch.fences.limit(watch.limit)?;
         let printed = child.0.stderr.take();
         let watching = watch.clone();
         let line = scratch.line();
+        let (requests, replies) = line.device();
         let mut process = Self {
             calls,
+            requests,
+            replies,
+            reply: None,
+            encoder: Encoder::default(),
             buffer: Buffer::new(),
             polling: AdaptivePolling::default(),
             fences: FenceReader::new(line.clone()),
             line,
             scratch,
             id,
+            limit: watch.limit,
             watch,
             thread: None,
         };
@@ -210,18 +234,16 @@ impl Process {
         program: &RendererProgram,
     ) -> Result<Vec<CapsetInfo>, StartProcessError> {
         self.calls.limit(START_LIMIT)?;
-        let head = Head::of(&Start {
+        let start = self.encoder.encode(&Start {
             scratch: self.scratch.length() as u64,
             venus: program.venus,
         })?;
-        let sent = self
-            .calls
-            .send(head.bytes(), &[], Some(their_scratch.as_fd()));
+        let sent = self.calls.send(start, Some(their_scratch.as_fd()));
         drop(their_scratch);
         let answer = sent.and_then(|()| self.calls.receive(&mut self.buffer));
         let capsets = match answer {
             Ok(message) => {
-                let (started, _): (Started, _) = split(message)?;
+                let started: Started = decode(message)?;
                 started.map_err(|why| StartProcessError::Renderer { why })?
             }
             Err(error) => {
@@ -238,30 +260,76 @@ impl Process {
         }
     }
 
-    /// Sends one message.
-    pub(super) fn send(&self, head: &Head, fd: Option<BorrowedFd<'_>>) -> Result<(), ChannelError> {
-        if fd.is_none() && self.line.calls().put(head.bytes()) {
+    /// Sends a request.
+    pub(super) fn send(
+        &mut self,
+        request: &Request,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<(), ChannelError> {
+        if fd.is_some() {
+            self.calls.send(&FILE, fd)?;
+        }
+        let wakes = self.requests.put(self.encoder.encode(request)?)?;
+        self.watch.requests.fetch_add(1, Ordering::Relaxed);
+        if wakes {
+            self.calls.send(&WAKE, None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next reply.
+    pub(super) fn receive(&mut self) -> Result<Reply, ChannelError> {
+        let replies = &self.replies;
+        let looked = self.polling.look(FOR_RENDERER, || replies.has_news());
+        let start = Instant::now();
+        while !looked && self.replies.sleep() {
+            if start.elapsed() > self.limit {
+                return Err(ChannelError::TimedOut);
+            }
+            let received = self.receive_from_socket();
+            self.replies.wake();
+            received?;
+        }
+        self.polling.found();
+        self.take()?.ok_or(MessageError::Decode.into())
+    }
+
+    /// The next reply, if it is there.
+    pub(super) fn take(&mut self) -> Result<Option<Reply>, ChannelError> {
+        if !self.replies.has_news() {
+            return Ok(None);
+        }
+        let replies = &mut self.replies;
+        let message = self.buffer.fill(|room| replies.take(room))?;
+        if !message.is_empty() {
+            return Ok(Some(decode(message)?));
+        }
+        let start = Instant::now();
+        while self.reply.is_none() {
+            if start.elapsed() > self.limit {
+                return Err(ChannelError::TimedOut);
+            }
+            self.receive_from_socket()?;
+        }
+        let (message, file) = self.reply.take().ok_or(MessageError::Decode)?;
+        let mut reply: Reply = decode(&message)?;
+        if let Ok(Answer::Mapped(mapping)) = &mut reply {
+            mapping.file = file.map(File::from);
+        }
+        Ok(Some(reply))
+    }
+
+    /// What comes through the socket: a word that there is something in the ring, or a reply that has no room there.
+    fn receive_from_socket(&mut self) -> Result<(), ChannelError> {
+        let (message, file) = self.calls.receive_with_fd(&mut self.buffer)?;
+        if message == WAKE {
             return Ok(());
         }
-        self.calls.send(head.bytes(), &[], fd)
-    }
-
-    /// Waits for the answer to one.
-    pub(super) fn receive(&mut self) -> Result<&[u8], ChannelError> {
-        let answers = self.line.answers();
-        let found = self.polling.look(FOR_RENDERER, || answers.is_full()) || !answers.sleep();
-        self.polling.found();
-        if found {
-            return self.buffer.fill(|room| answers.take(room));
+        // Nobody waits for the one before any more: it cannot be.
+        match self.reply.replace((message.to_vec(), file)) {
+            None => Ok(()),
+            Some(_) => Err(MessageError::Decode.into()),
         }
-        let received = self.calls.receive(&mut self.buffer);
-        answers.wake();
-        received
-    }
-
-    /// The same, with bytes and the file that may come along, for which there is room in the socket only.
-    pub(super) fn receive_with_fd(&mut self) -> Result<(&[u8], Option<OwnedFd>), ChannelError> {
-        self.calls.receive_with_fd(&mut self.buffer)
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -279,9 +347,9 @@ impl Process {
         Ok(signalled)
     }
 
-    /// Whether fences are told of, or looked for with [`take_signalled`](Self::take_signalled).
+    /// Whether fences and replies are told of, once, or only looked for.
     pub(super) fn want_wakes(&self, wanted: bool) {
-        self.line.look_for_fences(!wanted);
+        self.line.want_news(wanted);
     }
 
     /// Why it ended, if it did.
@@ -329,18 +397,7 @@ impl Watch {
     }
 
     fn run(&self, mut child: Reaped) {
-        let mut buffer = Buffer::new();
-        let broken = loop {
-            match self.fences.receive(&mut buffer) {
-                Ok(message) => {
-                    if let Err(error) = self.signal(message) {
-                        break Some(error.to_string());
-                    }
-                }
-                Err(ChannelError::Closed) => break None,
-                Err(error) => break Some(error.to_string()),
-            }
-        };
+        let broken = self.watch_until_broken();
         let status = child.end();
         let mut state = self.lock();
         let blame = broken.or_else(|| state.blame.take());
@@ -360,8 +417,39 @@ impl Watch {
         }
     }
 
+    /// Why, where it was not the process's own end.
+    fn watch_until_broken(&self) -> Option<String> {
+        let mut buffer = Buffer::new();
+        let (mut unanswered, mut looked) = (None, Instant::now());
+        loop {
+            match self.fences.receive(&mut buffer) {
+                Ok(message) => {
+                    if let Err(error) = self.signal(message) {
+                        return Some(error.to_string());
+                    }
+                }
+                Err(ChannelError::TimedOut) => {}
+                Err(ChannelError::Closed) => return None,
+                Err(error) => return Some(error.to_string()),
+            }
+            if looked.elapsed() < self.limit {
+                continue;
+            }
+            // Nobody may be waiting for the replies to calls in flight.
+            let replies = self.line.replies();
+            let before = unanswered.take();
+            if replies != self.requests.load(Ordering::Relaxed) {
+                if before == Some(replies) {
+                    return Some(ChannelError::TimedOut.to_string());
+                }
+                unanswered = Some(replies);
+            }
+            looked = Instant::now();
+        }
+    }
+
     fn signal(&self, message: &[u8]) -> Result<(), MessageError> {
-        let (fences, _): (Signalled, _) = split(message)?;
+        let fences: Signalled = decode(message)?;
         let mut state = self.lock();
         if fences.len() > MAX_FENCES || state.signalled.len() > MAX_SIGNALLED {
             return Err(MessageError::Decode);

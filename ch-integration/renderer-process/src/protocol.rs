@@ -3,31 +3,51 @@
 
 //! What the two processes say to each other.
 //!
-//! A message is a header in postcard's encoding. Bytes that come with a call lie in the scratch memory, those that come
-//! with an answer behind its header. Whoever reads checks every length: the device's process trusts the renderer's
+//! A message is a value in postcard's encoding. Bytes that come with a call lie in the scratch memory. Whoever reads checks every length: the device's process trusts the renderer's
 //! nothing, as C has parsed a guest's bytes there, and the renderer's holds its own mistakes apart from the device's.
+
+use std::mem;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use virtio_gpu_s3::renderer::{BlobParams, CapsetInfo, Resource3d, Transfer3d};
-use virtio_gpu_s3::{Fence, Rect, RendererError};
+use virtio_gpu_s3::renderer::{Answer, CapsetInfo, Operation};
+use virtio_gpu_s3::{Fence, RendererError};
 
 /// Longest message. Linux gives a socket's buffer three times as much.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
-/// Bytes of a header: the longest is a stream's, with 64 fences to wait for.
-pub(super) const MAX_HEAD: usize = 1 << 10;
+/// Longest message through shared memory: a stream's, with 64 fences to wait for. Longer ones take the socket.
+pub(super) const MAX_HEAD: usize = (1 << 10) - size_of::<u32>();
+/// Calls in flight at a time: more than a driver's doorbell brings, and few enough that a renderer that hangs is noticed
+/// by the one after them.
+pub(super) const MAX_IN_FLIGHT: u32 = 64;
+/// Through the socket, for who sleeps: there is a message in the shared memory. No other message is so short.
+pub(super) const WAKE: [u8; 1] = [0];
+/// The same, with the file that belongs to a request.
+pub(super) const FILE: [u8; 2] = [0, 0];
 /// Fences in one message.
 pub(super) const MAX_FENCES: usize = 256;
 /// Longest text of an error, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// What comes with a call.
+/// Bytes of the scratch memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct With {
-    /// How many bytes, at the start of the scratch memory.
-    pub(super) bytes: u64,
-    /// To be created if the call succeeds.
-    pub(super) fence: Option<Fence>,
+pub(super) struct Range {
+    pub(super) at: u64,
+    pub(super) length: u64,
+}
+
+/// Where the data of a call lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Placed {
+    None,
+    Bytes(Range),
+    Room(Range),
+    /// A command stream, to be run where it is.
+    Stream(Range),
+    /// The pieces of a backing that the resource has from now on, encoded.
+    Pieces(Range),
+    /// Guest memory that the resource has already.
+    Backing,
 }
 
 /// The device's first message, with the scratch memory's file.
@@ -44,92 +64,15 @@ pub(super) type Started = Result<Vec<CapsetInfo>, String>;
 
 /// What the device asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Call {
-    Capset {
-        id: u32,
-        version: u32,
+pub(super) enum Request {
+    /// A call to the renderer.
+    Call {
+        operation: Operation,
+        data: Placed,
+        fence: Option<Fence>,
+        /// Whether nobody waits for the reply: then it is told of, as fences are.
+        in_flight: bool,
     },
-    /// With the context's name.
-    CreateContext {
-        ctx_id: u32,
-        context_init: u32,
-    },
-    DestroyContext {
-        ctx_id: u32,
-    },
-    AttachResource {
-        ctx_id: u32,
-        resource_id: u32,
-    },
-    DetachResource {
-        ctx_id: u32,
-        resource_id: u32,
-    },
-    CreateResource {
-        resource_id: u32,
-        params: Resource3d,
-    },
-    /// With the pieces of its backing.
-    CreateBlob {
-        ctx_id: u32,
-        resource_id: u32,
-        params: BlobParams,
-        backed: bool,
-    },
-    DestroyResource {
-        resource_id: u32,
-    },
-    /// With the pieces.
-    AttachBacking {
-        resource_id: u32,
-    },
-    DetachBacking {
-        resource_id: u32,
-    },
-    TransferToHost {
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: Transfer3d,
-    },
-    TransferFromHost {
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: Transfer3d,
-    },
-    /// Rows without gaps, to the scratch memory.
-    ReadPixels {
-        resource_id: u32,
-        rect: Rect,
-    },
-    /// To the scratch memory.
-    ReadBlob {
-        resource_id: u32,
-        offset: u64,
-        length: u32,
-    },
-    /// With the bytes.
-    WriteBlob {
-        resource_id: u32,
-        offset: u64,
-    },
-    /// Answered by a [`Mapped`], with the blob's file where it has one.
-    MapBlob {
-        resource_id: u32,
-    },
-    UnmapBlob {
-        resource_id: u32,
-    },
-    /// Rows without gaps, in the scratch memory.
-    WritePixels {
-        resource_id: u32,
-        rect: Rect,
-    },
-    /// With the stream.
-    Submit {
-        ctx_id: u32,
-        in_fences: Vec<u64>,
-    },
-    CreateFence(Fence),
     /// With the region's file.
     MapRegion {
         region: u32,
@@ -141,13 +84,6 @@ pub(super) enum Call {
     },
 }
 
-impl Call {
-    /// Whether more than a header is answered, for which there is room in the socket only.
-    pub(super) fn gives_more(&self) -> bool {
-        matches!(self, Self::Capset { .. } | Self::MapBlob { .. })
-    }
-}
-
 /// A piece of guest memory, in a region that was mapped before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Piece {
@@ -156,17 +92,8 @@ pub(super) struct Piece {
     pub(super) length: u64,
 }
 
-/// What the renderer answers; a capset's bytes come with it, and what a blob was mapped as.
-pub(super) type Answer = Result<(), RendererError>;
-
-/// What comes with the answer to [`Call::MapBlob`].
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Mapped {
-    pub(super) size: u64,
-    pub(super) map_info: u32,
-    /// Whether a file comes too.
-    pub(super) file: bool,
-}
+/// What is answered; the file of a mapping comes beside it.
+pub(super) type Reply = Result<Answer, RendererError>;
 
 /// Fences that signalled.
 pub(super) type Signalled = Vec<Fence>;
@@ -182,30 +109,28 @@ pub(super) enum MessageError {
     Decode,
 }
 
-/// A header, ready to be sent.
-pub(super) struct Head {
-    bytes: [u8; MAX_HEAD],
-    length: usize,
-}
+/// A message, ready to be sent. Its memory is for the next one too.
+#[derive(Debug, Default)]
+pub(super) struct Encoder(Vec<u8>);
 
-impl Head {
-    pub(super) fn of(value: &impl Serialize) -> Result<Self, MessageError> {
-        let mut bytes = [0; MAX_HEAD];
-        let used = postcard::to_slice(value, &mut bytes).map_err(|_| MessageError::Encode)?;
-        let length = used.len();
-        Ok(Self { bytes, length })
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+impl Encoder {
+    pub(super) fn encode(&mut self, value: &impl Serialize) -> Result<&[u8], MessageError> {
+        let mut bytes = mem::take(&mut self.0);
+        bytes.clear();
+        self.0 = postcard::to_extend(value, bytes).map_err(|_| MessageError::Encode)?;
+        if self.0.len() > MAX_MESSAGE {
+            return Err(MessageError::Encode);
+        }
+        Ok(&self.0)
     }
 }
 
-/// What a message starts with, and the bytes behind it.
-pub(super) fn split<'a, T: Deserialize<'a>>(
-    message: &'a [u8],
-) -> Result<(T, &'a [u8]), MessageError> {
-    postcard::take_from_bytes(message).map_err(|_| MessageError::Decode)
+/// What a message says, which has nothing behind it.
+pub(super) fn decode<'a, T: Deserialize<'a>>(message: &'a [u8]) -> Result<T, MessageError> {
+    match postcard::take_from_bytes(message) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(MessageError::Decode),
+    }
 }
 
 /// Cuts an error's text to what a header holds.
@@ -247,10 +172,11 @@ mod tests {
             outside.into(),
             too_much.into(),
         ] {
-            let answer: Answer = Err(error);
-            let head = Head::of(&answer).unwrap();
-            let (arrived, rest): (Answer, _) = split(head.bytes()).unwrap();
-            assert_eq!((arrived, rest), (answer, &[][..]));
+            let reply: Reply = Err(error.clone());
+            let message = postcard::to_allocvec(&reply).unwrap();
+            assert!(message.len() <= MAX_HEAD);
+            let arrived: Reply = decode(&message).unwrap();
+            assert_eq!(arrived.unwrap_err(), error);
         }
     }
 }

@@ -8,14 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
-use virtio_gpu_s3::renderer::{
-    BlobMapping, BlobParams, CapsetInfo, GuestPages, Resource3d, Transfer3d, Work,
-};
-use virtio_gpu_s3::{Fence, Rect, Renderer, RendererError};
+use virtio_gpu_s3::renderer::{Answer, Backing, Begun, Call, CapsetInfo, Completion, Data, Ticket};
+use virtio_gpu_s3::{Renderer, RendererError};
 
 use super::live::{CallError, Live};
 use super::process::{Process, StartProcessError};
-use super::protocol::Call;
 use super::{RendererProgram, Wake};
 
 /// In which time restarts are counted.
@@ -30,6 +27,8 @@ pub struct RemoteRenderer {
     state: State,
     /// When it was started again, the last minute.
     restarts: VecDeque<Instant>,
+    /// Whether it tells of what [`Renderer::poll`] has to give.
+    wakes: bool,
 }
 
 #[derive(Debug)]
@@ -58,6 +57,7 @@ impl RemoteRenderer {
             capsets,
             state: State::Running(Box::new(Live::new(process))),
             restarts: VecDeque::new(),
+            wakes: true,
         })
     }
 
@@ -84,6 +84,7 @@ impl RemoteRenderer {
             return Err(StartProcessError::OtherCapsets);
         }
         info!("renderer: started anew");
+        process.want_wakes(self.wakes);
         Ok(Box::new(Live::new(process)))
     }
 
@@ -121,18 +122,14 @@ impl RemoteRenderer {
         }
     }
 
-    fn call(&mut self, call: &Call) -> Result<(), RendererError> {
-        self.with(|live| live.call(call, &[]))
-    }
-
-    /// The end of something, which is reached where the renderer is gone.
-    fn let_go(&mut self, call: &Call) -> Result<(), RendererError> {
+    fn has_ended(&self) -> bool {
         match &self.state {
-            State::Running(live) if live.ended().is_none() => self.call(call),
-            _ => Ok(()),
+            State::Running(live) => live.ended().is_some(),
+            State::Idle | State::Ended(_) => true,
         }
     }
 
+    /// Unmaps what no resource needs any more.
     fn unmap_unused(&mut self) -> Result<(), RendererError> {
         match &self.state {
             State::Running(_) => self.with(Live::unmap_unused),
@@ -145,62 +142,6 @@ impl RemoteRenderer {
             live.forget_backing(resource_id);
         }
     }
-
-    /// Guest memory is mapped in the renderer's process already.
-    fn run(&mut self, work: Work<'_>, fence: Option<Fence>) -> Result<(), RendererError> {
-        let (call, stream) = match work {
-            Work::Submit {
-                ctx_id,
-                stream,
-                in_fences,
-            } => {
-                let in_fences = in_fences.to_vec();
-                (Call::Submit { ctx_id, in_fences }, stream)
-            }
-            Work::TransferToHost {
-                ctx_id,
-                resource_id,
-                transfer,
-                pages: _,
-            } => {
-                let transfer = *transfer;
-                let call = Call::TransferToHost {
-                    ctx_id,
-                    resource_id,
-                    transfer,
-                };
-                (call, [].as_slice())
-            }
-            Work::TransferFromHost {
-                ctx_id,
-                resource_id,
-                transfer,
-                pages: _,
-            } => {
-                let transfer = *transfer;
-                let call = Call::TransferFromHost {
-                    ctx_id,
-                    resource_id,
-                    transfer,
-                };
-                (call, [].as_slice())
-            }
-        };
-        self.with(|live| live.call_fenced(&call, stream, fence))
-    }
-
-    /// Has a call made that names the pieces of a resource's guest memory.
-    fn call_with_pages(
-        &mut self,
-        call: &Call,
-        resource_id: u32,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        let done = self.with(|live| live.call_with_pages(call, resource_id, pages));
-        // Those that were mapped for a call that failed.
-        let cleared = self.unmap_unused();
-        done.and(cleared)
-    }
 }
 
 impl Renderer for RemoteRenderer {
@@ -208,196 +149,48 @@ impl Renderer for RemoteRenderer {
         self.capsets.clone()
     }
 
-    fn capset(&mut self, id: u32, version: u32) -> Result<Vec<u8>, RendererError> {
-        self.with(|live| live.capset(id, version))
-    }
-
-    fn create_context(
-        &mut self,
-        ctx_id: u32,
-        context_init: u32,
-        debug_name: &[u8],
-    ) -> Result<(), RendererError> {
-        let call = Call::CreateContext {
-            ctx_id,
-            context_init,
+    fn call(&mut self, call: Call<'_>) -> Result<Answer, RendererError> {
+        // The end of something is reached where the renderer is gone.
+        let is_reached = call.operation.is_an_end() && self.has_ended();
+        let backing = call.operation.backing();
+        let answer = if is_reached {
+            Ok(Answer::Done)
+        } else {
+            self.with(|live| live.call(call))
         };
-        self.with(|live| live.call(&call, debug_name))
-    }
-
-    fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
-        self.let_go(&Call::DestroyContext { ctx_id })
-    }
-
-    fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
-        self.call(&Call::AttachResource {
-            ctx_id,
-            resource_id,
-        })
-    }
-
-    fn detach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
-        self.let_go(&Call::DetachResource {
-            ctx_id,
-            resource_id,
-        })
-    }
-
-    fn create_resource(
-        &mut self,
-        resource_id: u32,
-        params: &Resource3d,
-    ) -> Result<(), RendererError> {
-        let params = *params;
-        self.call(&Call::CreateResource {
-            resource_id,
-            params,
-        })
-    }
-
-    fn create_blob(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        params: &BlobParams,
-        pages: Option<&dyn GuestPages>,
-    ) -> Result<(), RendererError> {
-        let call = Call::CreateBlob {
-            ctx_id,
-            resource_id,
-            params: *params,
-            backed: pages.is_some(),
+        let Some((resource_id, change)) = backing.filter(|(_, it)| *it != Backing::Used) else {
+            return answer;
         };
-        match pages {
-            Some(pages) => self.call_with_pages(&call, resource_id, pages),
-            None => self.call(&call),
+        // Also those that were mapped for a call that failed.
+        if change == Backing::Ends || answer.is_err() {
+            self.forget_backing(resource_id);
+        }
+        let cleared = self.unmap_unused();
+        answer.and_then(|answer| cleared.map(|()| answer))
+    }
+
+    fn begin(&mut self, call: Call<'_>, ticket: Ticket) -> Begun {
+        let uses = matches!(call.operation.backing(), Some((_, Backing::Used)));
+        if !uses && !matches!(call.data, Data::Stream(_)) {
+            // It is answered with more, or changes what is mapped.
+            return Begun::Answered(self.call(call));
+        }
+        match self.with(|live| live.begin(call, ticket)) {
+            Ok(()) => Begun::InFlight,
+            Err(error) => Begun::Answered(Err(error)),
         }
     }
 
-    fn destroy_resource(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        let destroyed = self.let_go(&Call::DestroyResource { resource_id });
-        self.forget_backing(resource_id);
-        let cleared = self.unmap_unused();
-        destroyed.and(cleared)
-    }
-
-    fn attach_backing(
-        &mut self,
-        resource_id: u32,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        self.call_with_pages(&Call::AttachBacking { resource_id }, resource_id, pages)
-    }
-
-    fn detach_backing(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        let detached = self.let_go(&Call::DetachBacking { resource_id });
-        self.forget_backing(resource_id);
-        let cleared = self.unmap_unused();
-        detached.and(cleared)
-    }
-
-    fn transfer_to_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        let work = Work::TransferToHost {
-            ctx_id,
-            resource_id,
-            transfer,
-            pages,
-        };
-        self.run(work, None)
-    }
-
-    fn transfer_from_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        let work = Work::TransferFromHost {
-            ctx_id,
-            resource_id,
-            transfer,
-            pages,
-        };
-        self.run(work, None)
-    }
-
-    fn read_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        target: &mut [u8],
-    ) -> Result<(), RendererError> {
-        self.with(|live| live.read_pixels(resource_id, rect, stride, target))
-    }
-
-    fn read_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        target: &mut [u8],
-    ) -> Result<(), RendererError> {
-        self.with(|live| live.read_blob(resource_id, offset, target))
-    }
-
-    fn write_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        source: &[u8],
-    ) -> Result<(), RendererError> {
-        let call = Call::WriteBlob {
-            resource_id,
-            offset,
-        };
-        self.with(|live| live.call(&call, source))
-    }
-
-    fn write_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        source: &[u8],
-    ) -> Result<(), RendererError> {
-        self.with(|live| live.write_pixels(resource_id, rect, stride, source))
-    }
-
-    fn submit(
-        &mut self,
-        ctx_id: u32,
-        stream: &[u8],
-        in_fences: &[u64],
-    ) -> Result<(), RendererError> {
-        let work = Work::Submit {
-            ctx_id,
-            stream,
-            in_fences,
-        };
-        self.run(work, None)
-    }
-
-    fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError> {
-        self.call(&Call::CreateFence(fence))
-    }
-
-    fn run_fenced(&mut self, work: Work<'_>, fence: Fence) -> Result<(), RendererError> {
-        self.run(work, Some(fence))
-    }
-
-    fn poll(&mut self) -> Vec<Fence> {
+    fn poll(&mut self) -> Vec<Completion> {
         let State::Running(live) = &mut self.state else {
             return Vec::new();
         };
-        match live.take_signalled() {
-            Ok(signalled) => signalled,
+        if self.wakes {
+            // Told once, and again from now on.
+            live.want_wakes(true);
+        }
+        match live.poll() {
+            Ok(completions) => completions,
             Err(error) => {
                 let why = live.end(&error);
                 self.state = State::Ended(why);
@@ -407,6 +200,7 @@ impl Renderer for RemoteRenderer {
     }
 
     fn want_wakes(&mut self, wanted: bool) {
+        self.wakes = wanted;
         if let State::Running(live) = &self.state {
             live.want_wakes(wanted);
         }
@@ -414,14 +208,6 @@ impl Renderer for RemoteRenderer {
 
     /// The process has nothing but virglrenderer, whose fences wait for work only.
     fn release_waits(&mut self) {}
-
-    fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
-        self.with(|live| live.map_blob(resource_id))
-    }
-
-    fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        self.let_go(&Call::UnmapBlob { resource_id })
-    }
 
     fn failure(&self) -> Option<String> {
         match &self.state {

@@ -17,9 +17,10 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
+use vm_memory::{FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
 use super::line::{LINE_BYTES, Line};
+use super::protocol::Range;
 use host_util::memory_file::is_too_short;
 
 /// The least that there is: it holds a frame of 2560 × 1600 pixels, and larger ones go in bands. The host commits it page
@@ -97,37 +98,31 @@ impl Scratch {
         Line::new(self.region.clone(), self.length)
     }
 
-    fn slice(&self, offset: usize, length: usize) -> Result<VolatileSlice<'_, ()>, OutsideScratch> {
-        let end = offset.checked_add(length);
-        let inside = end.is_some_and(|end| end <= self.length);
-        let slice = inside.then(|| self.region.get_slice(offset, length).ok());
-        slice.flatten().ok_or(OutsideScratch { length })
+    /// A range, to copy to and from.
+    pub(super) fn slice(&self, range: Range) -> Result<VolatileSlice<'_, ()>, OutsideScratch> {
+        let (at, length) = self.inside(range)?;
+        let slice = self.region.get_slice(at, length);
+        slice.map_err(|_| OutsideScratch { length })
     }
 
-    /// Copies in.
-    pub(super) fn put(&self, offset: usize, bytes: &[u8]) -> Result<(), OutsideScratch> {
-        let length = bytes.len();
-        let slice = self.slice(offset, length)?;
-        let written = slice.write_slice(bytes, 0);
-        written.map_err(|_| OutsideScratch { length })
+    /// A range, for the renderer's process while it answers the call that has it.
+    pub(super) fn bytes(&mut self, range: Range) -> Result<&mut [u8], OutsideScratch> {
+        let (at, length) = self.inside(range)?;
+        let start = self.region.as_ptr().wrapping_add(at);
+        // SAFETY: the region maps that range for as long as it lives, and is borrowed for as long as the slice does; the
+        // line lies behind it. The process on the other side leaves a range alone until the call that has it is answered.
+        Ok(unsafe { slice::from_raw_parts_mut(start, length) })
     }
 
-    /// Copies out.
-    pub(super) fn take(&self, offset: usize, bytes: &mut [u8]) -> Result<(), OutsideScratch> {
-        let length = bytes.len();
-        let slice = self.slice(offset, length)?;
-        let read = slice.read_slice(bytes, 0);
-        read.map_err(|_| OutsideScratch { length })
-    }
-
-    /// The first bytes, for the renderer's process while it answers a call.
-    pub(super) fn bytes(&mut self, length: usize) -> Result<&mut [u8], OutsideScratch> {
-        if length > self.length {
+    fn inside(&self, range: Range) -> Result<(usize, usize), OutsideScratch> {
+        let (at, length) = (usize::try_from(range.at), usize::try_from(range.length));
+        let (Ok(at), Ok(length)) = (at, length) else {
+            let length = usize::MAX;
             return Err(OutsideScratch { length });
+        };
+        match at.checked_add(length) {
+            Some(end) if end <= self.length => Ok((at, length)),
+            _ => Err(OutsideScratch { length }),
         }
-        // SAFETY: the region maps more than that many bytes for as long as it lives, and is borrowed for as long as the
-        // slice does; the line lies behind them. The process on the other side waits for this one's answer meanwhile, and
-        // touches nothing.
-        Ok(unsafe { slice::from_raw_parts_mut(self.region.as_ptr(), length) })
     }
 }

@@ -4,15 +4,15 @@
 //! The renderer's end.
 #![expect(
     unsafe_code,
-    reason = "file descriptors that the program was started with belong to nobody"
+    reason = "file descriptors that the program was started with belong to nobody, and a stream is run where it lies"
 )]
 
 mod calls;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use libc::c_uint;
@@ -22,15 +22,16 @@ use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use thiserror::Error;
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer, SignalledFences};
-use virtio_gpu_s3::renderer::{BlobMapping, GuestPages};
-use virtio_gpu_s3::{BYTES_PER_PIXEL, Rect, Renderer, RendererError};
+use virtio_gpu_s3::renderer::{Answer, Backing, Data, Operation, StreamError};
+use virtio_gpu_s3::{Fence, Renderer, RendererError};
 
 use super::channel::{Buffer, Channel, ChannelError};
-use super::line::FenceWriter;
 use super::memory::Memory;
-use super::protocol::{Answer, Call, Head, Mapped, Piece, Start, Started, With, split, text};
-use super::scratch::Scratch;
-use calls::{Calls, Idle, tell};
+use super::protocol::{
+    Encoder, Piece, Placed, Range, Reply, Request, Start, Started, decode, text,
+};
+use super::scratch::{OutsideScratch, Scratch};
+use calls::{Calls, Idle, News};
 
 /// The first that is not standard input, output or error.
 const FIRST_FD: c_uint = 3;
@@ -85,12 +86,12 @@ pub fn serve() -> Result<(), ServeError> {
     let (message, scratch) = calls
         .receive_with_fd(&mut buffer)
         .map_err(|error| not_a_child(&error))?;
-    let (start, _): (Start, _) = split(message).map_err(|error| protocol(&error))?;
+    let start: Start = decode(message).map_err(|error| protocol(&error))?;
     let scratch = scratch.ok_or_else(|| not_a_child(&"no shared memory"))?;
     let length = usize::try_from(start.scratch).map_err(|error| protocol(&error))?;
     let scratch = Scratch::map(scratch, length).map_err(|error| protocol(&error))?;
-    let line = FenceWriter::new(scratch.line());
-    let renderer = match start_renderer(&start, &fences, line) {
+    let news = Arc::new(News::new(fences, scratch.line()));
+    let renderer = match start_renderer(&start, &news) {
         Ok(renderer) => renderer,
         Err(why) => {
             let started: Started = Err(text(&why));
@@ -100,12 +101,13 @@ pub fn serve() -> Result<(), ServeError> {
     };
     // Everything that it needs of the host is open, and no byte of a guest was read: privileges can go here.
     greet(&calls, &Ok(renderer.capsets()))?;
-    Server::new(renderer, scratch).run(&calls, &mut buffer)
+    Server::new(renderer, scratch).run(&calls, &news)
 }
 
 fn greet(calls: &Channel, started: &Started) -> Result<(), ServeError> {
-    let head = Head::of(started).map_err(|error| protocol(&error))?;
-    let sent = calls.send(head.bytes(), &[], None);
+    let mut encoder = Encoder::default();
+    let message = encoder.encode(started).map_err(|error| protocol(&error))?;
+    let sent = calls.send(message, None);
     sent.map_err(|error| protocol(&error))
 }
 
@@ -147,57 +149,22 @@ fn end_with(fences: &Arc<Channel>) -> Result<(), ServeError> {
     spawned.map(drop).map_err(|error| not_a_child(&error))
 }
 
-fn start_renderer(
-    start: &Start,
-    fences: &Arc<Channel>,
-    line: FenceWriter,
-) -> Result<RutabagaRenderer, String> {
+fn start_renderer(start: &Start, news: &Arc<News>) -> Result<RutabagaRenderer, String> {
     let config = RutabagaConfig {
         venus: start.venus,
         ..RutabagaConfig::default()
     };
     let signalled = Arc::new(OnceLock::<SignalledFences>::new());
-    let (taken, fences) = (signalled.clone(), fences.clone());
-    // virglrenderer signals on its thread for fences, and on this one.
-    let line = Mutex::new(line);
-    // The socket never fills: the device reads it whatever else it does, and has few fences outstanding.
+    let (taken, news) = (signalled.clone(), news.clone());
     let wake = move || {
         if let Some(signalled) = taken.get() {
-            let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
-            tell(&fences, &mut line, &signalled.take());
+            news.signalled(&signalled.take());
         }
     };
     let renderer = RutabagaRenderer::on_this_thread(&config, wake);
     let renderer = renderer.map_err(|error| error.to_string())?;
     drop(signalled.set(renderer.signalled()));
     Ok(renderer)
-}
-
-/// What comes with an answer.
-#[derive(Debug, Default)]
-struct More {
-    bytes: Vec<u8>,
-    file: Option<File>,
-}
-
-impl More {
-    fn mapped(blob: BlobMapping) -> Result<Self, RendererError> {
-        let BlobMapping {
-            resource_id: _,
-            file,
-            address: _,
-            size,
-            map_info,
-        } = blob;
-        let mapped = Mapped {
-            size,
-            map_info,
-            file: file.is_some(),
-        };
-        let bytes = postcard::to_allocvec(&mapped);
-        let bytes = bytes.map_err(|_| refused("an answer that is too long"))?;
-        Ok(Self { bytes, file })
-    }
 }
 
 /// A renderer and the memory it works in.
@@ -219,192 +186,94 @@ impl<R: Renderer> Server<R> {
         }
     }
 
-    fn run(mut self, socket: &Channel, buffer: &mut Buffer) -> Result<(), ServeError>
+    fn run(mut self, socket: &Channel, news: &News) -> Result<(), ServeError>
     where
         R: Idle,
     {
-        let line = self.scratch.line();
-        let mut calls = Calls::new(socket, &line);
+        let mut calls = Calls::new(socket, self.scratch.line(), news);
         loop {
-            let (message, fd) = match calls.next(buffer, &mut self.renderer) {
-                Ok(received) => received,
+            let request = match calls.next(&mut self.renderer) {
+                Ok(request) => request,
                 Err(ChannelError::Closed) => return Ok(()),
                 Err(error) => return Err(protocol(&error)),
             };
-            let ((with, call), _): ((With, Call), _) =
-                split(message).map_err(|error| protocol(&error))?;
-            let bytes = self.bytes(with.bytes).map_err(|error| protocol(&error))?;
-            let gives_more = call.gives_more();
-            let done = self.handle(call, &bytes, fd);
-            let done = done.and_then(|more| match with.fence {
-                Some(fence) => self.renderer.create_fence(fence).map(|()| more),
-                None => Ok(more),
-            });
-            let (answer, more): (Answer, _) = match done {
-                Ok(more) => (Ok(()), more),
-                Err(error) => (Err(error), More::default()),
+            let file = match request {
+                Request::MapRegion { .. } => {
+                    let file = calls.file().map_err(|error| protocol(&error))?;
+                    Some(file)
+                }
+                Request::Call { .. } | Request::UnmapRegion { .. } => None,
             };
-            let head = Head::of(&answer).map_err(|error| protocol(&error))?;
-            let sent = if gives_more {
-                let file = more.file.as_ref().map(AsFd::as_fd);
-                socket.send(head.bytes(), &more.bytes, file)
-            } else {
-                calls.answer(&head)
-            };
-            sent.map_err(|error| protocol(&error))?;
+            let in_flight = matches!(
+                request,
+                Request::Call {
+                    in_flight: true,
+                    ..
+                }
+            );
+            let reply = self.handle(request, file);
+            let replied = calls.reply(&reply, in_flight);
+            replied.map_err(|error| protocol(&error))?;
         }
-    }
-
-    /// Those that come with a call. Copied, so that they are not those of another call next.
-    fn bytes(&self, length: u64) -> Result<Vec<u8>, ChannelError> {
-        let length = usize::try_from(length).map_err(|_| ChannelError::TooLong)?;
-        if length > self.scratch.length() {
-            return Err(ChannelError::TooLong);
-        }
-        let mut bytes = vec![0; length];
-        let taken = self.scratch.take(0, &mut bytes);
-        taken.map_err(|_| ChannelError::TooLong)?;
-        Ok(bytes)
     }
 
     /// What the device asks.
-    fn handle(
-        &mut self,
-        call: Call,
-        bytes: &[u8],
-        fd: Option<OwnedFd>,
-    ) -> Result<More, RendererError> {
-        let renderer = &mut self.renderer;
-        match call {
-            Call::Capset { id, version } => {
-                let (bytes, file) = (renderer.capset(id, version)?, None);
-                return Ok(More { bytes, file });
-            }
-            Call::MapBlob { resource_id } => return More::mapped(renderer.map_blob(resource_id)?),
-            Call::UnmapBlob { resource_id } => renderer.unmap_blob(resource_id)?,
-            Call::WriteBlob {
-                resource_id,
-                offset,
-            } => renderer.write_blob(resource_id, offset, bytes)?,
-            Call::CreateContext {
-                ctx_id,
-                context_init,
-            } => renderer.create_context(ctx_id, context_init, bytes)?,
-            Call::DestroyContext { ctx_id } => renderer.destroy_context(ctx_id)?,
-            Call::AttachResource {
-                ctx_id,
-                resource_id,
-            } => renderer.attach_resource(ctx_id, resource_id)?,
-            Call::DetachResource {
-                ctx_id,
-                resource_id,
-            } => renderer.detach_resource(ctx_id, resource_id)?,
-            Call::CreateResource {
-                resource_id,
-                params,
-            } => renderer.create_resource(resource_id, &params)?,
-            Call::Submit { ctx_id, in_fences } => renderer.submit(ctx_id, bytes, &in_fences)?,
-            Call::CreateFence(fence) => renderer.create_fence(fence)?,
-            call => self.handle_memory(call, bytes, fd)?,
-        }
-        Ok(More::default())
-    }
-
-    /// Those that move bytes or say where they are.
-    fn handle_memory(
-        &mut self,
-        call: Call,
-        bytes: &[u8],
-        fd: Option<OwnedFd>,
-    ) -> Result<(), RendererError> {
-        match call {
-            Call::MapRegion {
+    fn handle(&mut self, request: Request, file: Option<OwnedFd>) -> Reply {
+        match request {
+            Request::Call {
+                operation,
+                data,
+                fence,
+                in_flight: _,
+            } => self.call(operation, data, fence),
+            Request::MapRegion {
                 region,
                 offset,
                 size,
             } => {
-                let fd = fd.ok_or_else(|| refused("a region without its file"))?;
-                self.memory.map(region, fd, offset, size)
+                let file = file.ok_or_else(|| refused("a region without its file"))?;
+                self.memory.map(region, file, offset, size)?;
+                Ok(Answer::Done)
             }
-            Call::UnmapRegion { region } => self.unmap(region),
-            Call::CreateBlob {
-                ctx_id,
-                resource_id,
-                params,
-                backed,
-            } => {
-                let pieces = pieces(bytes, backed)?;
-                let pages = self.memory.pages(&pieces)?;
-                let pages = backed.then_some(&pages as &dyn GuestPages);
-                self.renderer
-                    .create_blob(ctx_id, resource_id, &params, pages)?;
-                self.backings.insert(resource_id, pieces);
-                Ok(())
+            Request::UnmapRegion { region } => {
+                self.unmap(region)?;
+                Ok(Answer::Done)
             }
-            Call::AttachBacking { resource_id } => {
-                let pieces = pieces(bytes, true)?;
-                let pages = self.memory.pages(&pieces)?;
-                self.renderer.attach_backing(resource_id, &pages)?;
-                self.backings.insert(resource_id, pieces);
-                Ok(())
-            }
-            Call::DetachBacking { resource_id } => {
-                self.backings.remove(&resource_id);
-                self.renderer.detach_backing(resource_id)
-            }
-            Call::DestroyResource { resource_id } => {
-                self.backings.remove(&resource_id);
-                self.renderer.destroy_resource(resource_id)
-            }
-            call => self.transfer(&call),
         }
     }
 
-    fn transfer(&mut self, call: &Call) -> Result<(), RendererError> {
-        let none = Vec::new();
-        match *call {
-            Call::TransferToHost {
-                ctx_id,
-                resource_id,
-                ref transfer,
-            } => {
-                let pieces = self.backings.get(&resource_id).unwrap_or(&none);
-                let pages = self.memory.pages(pieces)?;
-                self.renderer
-                    .transfer_to_host(ctx_id, resource_id, transfer, &pages)
+    fn call(&mut self, operation: Operation, data: Placed, fence: Option<Fence>) -> Reply {
+        let backing = operation.backing();
+        let ended = match backing {
+            Some((resource_id, Backing::Ends)) => self.backings.remove(&resource_id),
+            _ => None,
+        };
+        drop(ended);
+        let mut pieces = Vec::new();
+        let pages;
+        let data = match data {
+            Placed::None => Data::None,
+            Placed::Bytes(range) => Data::Bytes(self.scratch.bytes(range).map_err(outside)?),
+            Placed::Room(range) => Data::Room(self.scratch.bytes(range).map_err(outside)?),
+            Placed::Stream(range) => Data::Words(words(&mut self.scratch, range)?),
+            Placed::Pieces(range) => {
+                let bytes = self.scratch.bytes(range).map_err(outside)?;
+                let decoded = postcard::from_bytes(bytes);
+                pieces = decoded.map_err(|_| refused("a backing that makes no sense"))?;
+                pages = self.memory.pages(&pieces)?;
+                Data::Pages(&pages)
             }
-            Call::TransferFromHost {
-                ctx_id,
-                resource_id,
-                ref transfer,
-            } => {
-                let pieces = self.backings.get(&resource_id).unwrap_or(&none);
-                let pages = self.memory.pages(pieces)?;
-                self.renderer
-                    .transfer_from_host(ctx_id, resource_id, transfer, &pages)
+            Placed::Backing => {
+                let pieces = backing.and_then(|(id, _)| self.backings.get(&id));
+                pages = self.memory.pages(pieces.map_or(&[], Vec::as_slice))?;
+                Data::Pages(&pages)
             }
-            Call::ReadPixels { resource_id, rect } => {
-                let (row, length) = packed(rect)?;
-                let target = self.scratch.bytes(length).map_err(|_| outside())?;
-                self.renderer.read_pixels(resource_id, rect, row, target)
-            }
-            Call::WritePixels { resource_id, rect } => {
-                let (row, length) = packed(rect)?;
-                let source = self.scratch.bytes(length).map_err(|_| outside())?;
-                self.renderer.write_pixels(resource_id, rect, row, source)
-            }
-            Call::ReadBlob {
-                resource_id,
-                offset,
-                length,
-            } => {
-                let length = usize::try_from(length).map_err(|_| outside())?;
-                let target = self.scratch.bytes(length).map_err(|_| outside())?;
-                target.fill(0);
-                self.renderer.read_blob(resource_id, offset, target)
-            }
-            _ => Err(refused("an unknown call")),
+        };
+        let answer = self.renderer.call(operation.with(data).fenced(fence))?;
+        if let Some((resource_id, Backing::Begins)) = backing {
+            self.backings.insert(resource_id, pieces);
         }
+        Ok(answer)
     }
 
     /// Where a resource still has memory the region stays: the device is wrong, and shall hear it.
@@ -423,22 +292,19 @@ fn refused(what: &'static str) -> RendererError {
     RendererError::refused(what, EINVAL)
 }
 
-fn outside() -> RendererError {
+fn outside(_: OutsideScratch) -> RendererError {
     refused("a range outside the scratch memory")
 }
 
-fn pieces(bytes: &[u8], backed: bool) -> Result<Vec<Piece>, RendererError> {
-    if !backed {
-        return Ok(Vec::new());
+/// A stream where it is, which nobody writes to until it is answered.
+fn words(scratch: &mut Scratch, range: Range) -> Result<&mut [u32], RendererError> {
+    let bytes = scratch.bytes(range).map_err(outside)?;
+    let length = bytes.len();
+    // SAFETY: any bits are a word.
+    match unsafe { bytes.align_to_mut() } {
+        ([], words, []) => Ok(words),
+        (_, _, _) => Err(StreamError::NoDwords { bytes: length }.into()),
     }
-    postcard::from_bytes(bytes).map_err(|_| refused("a backing that makes no sense"))
-}
-
-/// Bytes of a row and of all rows without gaps.
-fn packed(rect: Rect) -> Result<(usize, usize), RendererError> {
-    let row = (rect.width as usize).checked_mul(BYTES_PER_PIXEL);
-    let all = row.and_then(|row| row.checked_mul(rect.height as usize));
-    row.zip(all).ok_or_else(outside)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Sleeps that have to wait for the renderer, as a driver sees them.
 
-use virtio_gpu_s3::renderer::{NullControl, NullRenderer};
 use virtio_gpu_s3::{Outcome, Response};
 use virtio_gpu_s3_testing::request;
+use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer};
 use virtio_pci_freeze::spec::DeviceStatus;
 use virtio_pci_freeze::{Counters, FreezeState, HoldSources, Layout, Register, Retention};
 
@@ -15,13 +15,13 @@ use super::*;
 /// A driver of a device whose renderer is slow at will.
 struct Guest {
     device: GpuDevice,
-    renderer: NullControl,
+    renderer: RendererControl,
 }
 
 impl Guest {
     /// With a context, and a command in it that the renderer keeps.
     fn waiting() -> Self {
-        let (renderer, control) = NullRenderer::rendering();
+        let (renderer, control) = ScriptedRenderer::new();
         let options = DeviceOptions {
             gpu: "".parse().unwrap(),
             renderer: RendererPlace::default(),

@@ -13,9 +13,10 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::{TempDir, tempfile};
 use virtio_gpu_renderer_process::{RemoteRenderer, RendererProgram};
+use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3_testing::request;
-use virtio_gpu_s3_testing::scene::TEXTURE;
+use virtio_gpu_s3_testing::scene::{self, TEXTURE};
 use virtio_gpu_worker::{Event, EventKind, RendererPlace};
 use virtio_pci_freeze::Register;
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
@@ -172,6 +173,28 @@ fn a_guest_whose_renderer_crashed_cannot_freeze_and_its_next_reset_is_a_full_one
     vmm.start_driver();
     make_target(&mut vmm);
     draw(&mut vmm, 0.2, 51);
+}
+
+#[test]
+fn the_screen_of_a_guest_that_sleeps_outlives_its_renderer_though_nobody_looked_before() {
+    let patient = Patient::start(|_| {});
+    let mut vmm = connect(&patient);
+    make_target(&mut vmm);
+    draw(&mut vmm, 0.2, 51);
+    let whole = Rect::sized(TEXTURE.width, TEXTURE.height);
+    for request in [
+        request::set_scanout(0, scene::ID, whole),
+        request::resource_flush(scene::ID, whole),
+    ] {
+        assert_eq!(send(&mut vmm, &request), ResponseType::OK_NODATA);
+    }
+    vmm.write(Register::FreezeMode, 3);
+    wait_until("the freeze", || vmm.read(Register::FreezeMode) == 3);
+    kill_process(patient.renderer(), Signal::KILL).unwrap();
+    patient.crashed();
+    let image = patient.server.device.screenshot(0, false).unwrap().image;
+    assert_eq!((image.width, image.height), (TEXTURE.width, TEXTURE.height));
+    assert!(image.pixels.chunks(4).all(|pixel| pixel == [0, 0, 51, 255]));
 }
 
 #[test]

@@ -277,6 +277,34 @@ impl Vmm {
         answer
     }
 
+    /// Sends up to eight short requests with one doorbell, and returns the types of their answers.
+    #[cfg(feature = "virgl")]
+    pub(crate) fn command_all(&mut self, requests: &[Vec<u8>]) -> Vec<u32> {
+        let before = self.used(0);
+        let place = |index: u16| BUFFERS + 0x1000 * u64::from(index);
+        let indices = 0..u16::try_from(requests.len()).unwrap();
+        for (index, request) in indices.clone().zip(requests) {
+            let at = place(index);
+            self.memory.write_slice(request, GuestAddress(at)).unwrap();
+            let head = 2 * index;
+            self.descriptor(RINGS, head.into(), (at, request.len() as u32), 1, head + 1);
+            self.descriptor(RINGS, (head + 1).into(), (at + 0x800, 24), 2, 0);
+            let next = self.next[0].wrapping_add(index);
+            let slot = RINGS + 0x1004 + u64::from(next % QUEUE_SIZE) * 2;
+            self.memory.write_obj(head, GuestAddress(slot)).unwrap();
+        }
+        self.next[0] = self.next[0].wrapping_add(indices.end);
+        self.publish(0, self.next[0]);
+        self.ring(0);
+        let all = before.wrapping_add(indices.end);
+        wait_until("all answers", || self.used(0) == all);
+        let type_of = |index| {
+            let at = GuestAddress(place(index) + 0x800);
+            self.memory.read_obj(at).unwrap()
+        };
+        indices.map(type_of).collect()
+    }
+
     /// The used ring's index.
     pub(crate) fn used(&self, queue: u16) -> u16 {
         let base = RINGS + u64::from(queue) * RING_STRIDE;

@@ -80,7 +80,7 @@ pub fn new_renderer<F: Frontend>(
     link: &WorkerLink<F>,
 ) -> Result<Box<dyn Renderer>, BuildError> {
     let renderer: Box<dyn Renderer> = match option.backend {
-        Backend::TwoD => Box::new(NullRenderer::default()),
+        Backend::TwoD => Box::new(NullRenderer),
         #[cfg(feature = "virgl")]
         Backend::Virgl => {
             let config = RutabagaConfig {

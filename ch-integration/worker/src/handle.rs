@@ -261,7 +261,8 @@ impl<F: Frontend> WorkerHandle<F> {
         new: GuestMemoryMmap<F::Bitmap>,
     ) {
         let served = self.is_serving();
-        self.stop();
+        // What is shown may lie in memory that goes.
+        self.rest();
         let old = Some(memory.memory());
         let guard = memory.lock().unwrap_or_else(PoisonError::into_inner);
         guard.replace(new);

@@ -7,7 +7,8 @@ use std::mem;
 use std::sync::atomic::Ordering;
 
 use log::trace;
-use virtio_gpu_s3::{Completed, Gpu, Outcome, Response, Token};
+use virtio_gpu_s3::protocol::Queue as QueueKind;
+use virtio_gpu_s3::{Completed, Gpu, Outcome, Request, Response, Token};
 use virtio_pci_freeze::{QueueSetup, RingPosition};
 use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
 use vm_memory::bitmap::Bitmap;
@@ -53,7 +54,8 @@ pub(crate) struct Executor {
     /// Descriptor chains so far that made no sense.
     pub(crate) bad_chains: u64,
     max_request: usize,
-    request: Vec<u8>,
+    request: Request,
+    readable: Room,
     room: Room,
     response: Response,
 }
@@ -64,7 +66,8 @@ impl Executor {
             gpu,
             bad_chains: 0,
             max_request,
-            request: Vec::new(),
+            request: Request::default(),
+            readable: Room::new(),
             room: Room::new(),
             response: Response::default(),
         }
@@ -279,16 +282,17 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
         } = executor;
         let bytes = room.iter().map(|(_, length)| *length);
         response.restart(bytes.fold(0, usize::saturating_add));
-        let outcome = if index == CONTROL_QUEUE {
-            gpu.control(request, &**memory, response)
+        let kind = if index == CONTROL_QUEUE {
+            QueueKind::Control
         } else {
-            gpu.cursor(request, &**memory, response)
+            QueueKind::Cursor
         };
+        let outcome = gpu.handle(kind, request, &**memory, response);
         match outcome {
             Outcome::Done => {
                 trace!(
                     "queue {index}: {:02x?} -> {:02x?}",
-                    start(request),
+                    start(request.head()),
                     start(response.bytes())
                 );
                 Some(write_answer(room, response, memory))
@@ -330,15 +334,25 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
         }
         let memory = self.memory.memory();
         let queues = &mut self.queues;
-        let mut broken = Vec::new();
+        let (mut used, mut broken) = (0, Vec::new());
         for owed in self.owed.extract_if(.., |owed| owed.answer.is_some()) {
             let Some(Some(queue)) = queues.get_mut(usize::from(owed.queue)) else {
                 continue;
             };
             match use_buffer(queue, &owed, &memory) {
-                Ok(true) => served.notify |= bit(owed.queue),
-                Ok(false) => {}
+                Ok(()) => used |= bit(owed.queue),
                 Err(error) => broken.push((owed.queue, error)),
+            }
+        }
+        // Once for all that was used.
+        for (index, queue) in (0..).zip(queues.iter_mut()) {
+            let Some(queue) = queue.as_mut().filter(|_| used & bit(index) != 0) else {
+                continue;
+            };
+            match queue.needs_notification(&*memory) {
+                Ok(true) => served.notify |= bit(index),
+                Ok(false) => {}
+                Err(error) => broken.push((index, error)),
             }
         }
         for broken in broken {
@@ -362,14 +376,14 @@ struct Batch {
 }
 
 impl Executor {
-    /// Copies what is to be read of a buffer, and notes where it can be written. `None` of one that is not all in guest
+    /// Reads what is to be read of a buffer, and notes where it can be written. `None` of one that is not all in guest
     /// memory, or longer than any address (VIRTIO 1.4 §2.7.5.2).
-    fn take<B: Bitmap>(
+    fn take<B: Bitmap + Send + Sync + 'static>(
         &mut self,
         chain: DescriptorChain<MemoryGuard<B>>,
         memory: &MemoryGuard<B>,
     ) -> Option<()> {
-        self.request.clear();
+        self.readable.clear();
         self.room.clear();
         let mut total = 0_u32;
         for descriptor in chain {
@@ -378,32 +392,31 @@ impl Executor {
             if !memory.check_range(descriptor.addr(), length) {
                 return None;
             }
-            if descriptor.is_write_only() {
-                self.room.push((descriptor.addr(), length));
-                continue;
-            }
-            let from = self.request.len();
-            let wanted = length.min(self.max_request.saturating_sub(from));
-            self.request.resize(from.saturating_add(wanted), 0);
-            let target = self.request.get_mut(from..)?;
-            memory.read_slice(target, descriptor.addr()).ok()?;
+            let ranges = if descriptor.is_write_only() {
+                &mut self.room
+            } else {
+                &mut self.readable
+            };
+            ranges.push((descriptor.addr(), length));
         }
-        Some(())
+        let loaded = self
+            .request
+            .load(&self.readable, self.max_request, &**memory);
+        loaded.ok()
     }
 }
 
-/// Gives a buffer back with its answer. Returns whether the driver wants to know.
+/// Gives a buffer back with its answer.
 fn use_buffer<B: Bitmap>(
     queue: &mut Queue,
     owed: &Owed,
     memory: &GuestMemoryMmap<B>,
-) -> Result<bool, QueueError> {
+) -> Result<(), QueueError> {
     let Some(answer) = &owed.answer else {
-        return Ok(false);
+        return Ok(());
     };
     let written = write_answer(&owed.room, answer, memory);
-    queue.add_used(memory, owed.head, written)?;
-    queue.needs_notification(memory)
+    queue.add_used(memory, owed.head, written)
 }
 
 fn has_buffers<B: Bitmap>(queue: &Queue, memory: &GuestMemoryMmap<B>) -> Result<bool, QueueError> {

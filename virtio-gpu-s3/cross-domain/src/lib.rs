@@ -51,11 +51,10 @@ use protocol::{CAPSET_ID, CHANNEL_RING, CHANNEL_WAYLAND, Capset, Commands, QUERY
 use resources::{HostBlob, Resource, Resources};
 use start::check_socket;
 pub use start::{CrossDomainConfig, CrossDomainStartError};
-use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::{BLOB_MEM_GUEST, BLOB_MEM_HOST3D};
 use virtio_gpu_s3::renderer::{
-    BlobMapping, BlobParams, CapsetInfo, GuestPages, Renderer, RendererError, Resource3d,
-    Transfer3d, Work, run,
+    Answer, Backing, Begun, BlobMapping, BlobParams, Call, CapsetInfo, Completion, Data,
+    GuestPages, Operation, Renderer, RendererError, Ticket,
 };
 use virtio_gpu_s3::{Fence, Timeline};
 use watcher::{Wake, Watcher};
@@ -165,6 +164,53 @@ impl CrossDomainRenderer {
         }
     }
 
+    /// Whose call it is: that of the context or the resource it is about.
+    fn owner(&self, operation: &Operation) -> Owner {
+        let is_ours = match *operation {
+            Operation::Capset { id, .. } => id == CAPSET_ID,
+            Operation::CreateContext { context_init, .. } => {
+                context_init & CAPSET_MASK == CAPSET_ID
+            }
+            Operation::AttachResource {
+                ctx_id,
+                resource_id,
+            } => {
+                let ours = self.contexts.contains_key(&ctx_id);
+                ours || self.resources.host(resource_id).is_some()
+            }
+            Operation::CreateBlob { ctx_id, params, .. } => {
+                if !self.contexts.contains_key(&ctx_id) && params.blob_mem == BLOB_MEM_GUEST {
+                    return Owner::Both;
+                }
+                self.contexts.contains_key(&ctx_id)
+            }
+            Operation::DestroyResource { resource_id }
+            | Operation::AttachBacking { resource_id }
+            | Operation::DetachBacking { resource_id }
+                if self.resources.is_guest(resource_id) =>
+            {
+                return Owner::Both;
+            }
+            Operation::DestroyContext { ctx_id }
+            | Operation::DetachResource { ctx_id, .. }
+            | Operation::Submit { ctx_id, .. }
+            | Operation::TransferToHost { ctx_id, .. }
+            | Operation::TransferFromHost { ctx_id, .. } => self.contexts.contains_key(&ctx_id),
+            Operation::DestroyResource { resource_id }
+            | Operation::ReadBlob { resource_id, .. }
+            | Operation::WriteBlob { resource_id, .. }
+            | Operation::MapBlob { resource_id }
+            | Operation::UnmapBlob { resource_id } => self.resources.host(resource_id).is_some(),
+            Operation::CreateResource { .. }
+            | Operation::AttachBacking { .. }
+            | Operation::DetachBacking { .. }
+            | Operation::ReadPixels { .. }
+            | Operation::WritePixels { .. }
+            | Operation::Fence => false,
+        };
+        if is_ours { Owner::Ours } else { Owner::Inner }
+    }
+
     /// Only contexts here have such blobs.
     fn create_host_blob(
         &mut self,
@@ -186,6 +232,245 @@ impl CrossDomainRenderer {
         self.resources.insert(id, Resource::Host(blob));
         Ok(())
     }
+}
+
+/// Whose an operation is.
+enum Owner {
+    Ours,
+    Inner,
+    /// It is about guest memory, which is made known to both, as any context may attach it.
+    Both,
+}
+
+impl CrossDomainRenderer {
+    fn call_both(&mut self, call: Call<'_>) -> Result<Answer, RendererError> {
+        let Call {
+            operation,
+            data,
+            fence,
+        } = call;
+        let pages = match data {
+            Data::Pages(pages) => Some(pages),
+            _ => None,
+        };
+        let backing = operation.backing();
+        if let Operation::DetachBacking { resource_id } = operation {
+            self.resources.set_ring(resource_id, None);
+        }
+        if self.inner_renders {
+            let data = pages.map_or(Data::None, Data::Pages);
+            self.inner
+                .call(operation.clone().with(data).fenced(fence))?;
+        }
+        match (operation, backing) {
+            (Operation::DestroyResource { resource_id }, _) => {
+                self.resources.remove(resource_id);
+            }
+            (Operation::CreateBlob { .. }, Some((id, Backing::Begins))) => {
+                let ring = pages.map(ring_of).transpose()?;
+                self.resources.insert(id, Resource::Guest(ring));
+            }
+            (_, Some((id, Backing::Begins))) => {
+                let ring = pages.map(ring_of).transpose()?;
+                self.resources.set_ring(id, ring);
+                // Something may have been said meanwhile.
+                self.serve_all();
+            }
+            _ => {}
+        }
+        Ok(Answer::Done)
+    }
+
+    fn call_ours(&mut self, call: Call<'_>) -> Result<Answer, RendererError> {
+        let Call {
+            operation,
+            data,
+            fence,
+        } = call;
+        // What is refused for its fence must not have been said.
+        fence.as_ref().map_or(Ok(()), check_ring)?;
+        let answer = self.run(operation, data)?;
+        if let Some(fence) = fence {
+            self.create_fence(fence)?;
+        }
+        Ok(answer)
+    }
+
+    fn run(&mut self, operation: Operation, data: Data<'_>) -> Result<Answer, RendererError> {
+        match operation {
+            Operation::Capset { .. } => Ok(Answer::Capset(capset())),
+            Operation::CreateContext { ctx_id, .. } => {
+                self.contexts.insert(ctx_id, Context::default());
+                Ok(Answer::Done)
+            }
+            Operation::DestroyContext { ctx_id } => {
+                if let Some(context) = self.contexts.remove(&ctx_id) {
+                    context.end(&self.host);
+                    self.feed();
+                    self.tell();
+                }
+                Ok(Answer::Done)
+            }
+            Operation::AttachResource {
+                ctx_id,
+                resource_id,
+            } => self.attach_resource(ctx_id, resource_id),
+            Operation::DetachResource {
+                ctx_id,
+                resource_id,
+            } => {
+                if let Some(context) = self.contexts.get_mut(&ctx_id) {
+                    context.detach(resource_id);
+                }
+                Ok(Answer::Done)
+            }
+            Operation::CreateBlob {
+                ctx_id,
+                resource_id,
+                ref params,
+            } => {
+                self.create_host_blob(ctx_id, resource_id, params)?;
+                Ok(Answer::Done)
+            }
+            Operation::Submit { ctx_id, in_fences } => {
+                let stream = data.stream_bytes()?;
+                self.submit(ctx_id, &stream, &in_fences)?;
+                Ok(Answer::Done)
+            }
+            // In the name of a context here.
+            operation @ (Operation::TransferToHost { .. } | Operation::TransferFromHost { .. }) => {
+                self.inner.call(operation.with(data))
+            }
+            operation => self.run_on_blob(&operation, data),
+        }
+    }
+
+    fn run_on_blob(
+        &mut self,
+        operation: &Operation,
+        data: Data<'_>,
+    ) -> Result<Answer, RendererError> {
+        let (Operation::DestroyResource { resource_id }
+        | Operation::ReadBlob { resource_id, .. }
+        | Operation::WriteBlob { resource_id, .. }
+        | Operation::MapBlob { resource_id }
+        | Operation::UnmapBlob { resource_id }) = *operation
+        else {
+            return Err(RendererError::unsupported("such a call"));
+        };
+        let blob = self.resources.host_blob(resource_id);
+        let blob = blob.ok_or(RendererError::refused("an unknown blob", EINVAL))?;
+        match *operation {
+            Operation::ReadBlob { offset, .. } => {
+                let target = data.room()?;
+                check_range(blob, offset, target.len())?;
+                let read = pread(&blob.file, &mut *target, offset);
+                let read = read.map_err(|error| no_file(&error.into()))?;
+                target.get_mut(read..).unwrap_or_default().fill(0);
+            }
+            Operation::WriteBlob { offset, .. } => {
+                let source = data.bytes()?;
+                check_range(blob, offset, source.len())?;
+                let written = pwrite(&blob.file, source, offset);
+                written.map_err(|error| no_file(&error.into()))?;
+            }
+            Operation::MapBlob { .. } => return blob.map(resource_id).map(Answer::Mapped),
+            Operation::UnmapBlob { .. } => {
+                if !mem::replace(&mut blob.shown, false) {
+                    return Err(RendererError::refused("the end of no mapping", EINVAL));
+                }
+            }
+            _ => {
+                self.resources.remove(resource_id);
+                self.feed();
+                self.tell();
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<Answer, RendererError> {
+        let Some(context) = self.contexts.get_mut(&ctx_id) else {
+            // Memory of the host that only contexts here know.
+            return Err(RendererError::unsupported(
+                "a channel's memory in another context",
+            ));
+        };
+        context.attach(resource_id);
+        // It may be the ring that something was said for meanwhile.
+        self.serve(ctx_id);
+        self.tell();
+        Ok(Answer::Done)
+    }
+
+    /// A stream is refused whole where one of its commands makes no sense by itself.
+    fn submit(
+        &mut self,
+        ctx_id: u32,
+        stream: &[u8],
+        in_fences: &[u64],
+    ) -> Result<(), RendererError> {
+        let context = self.contexts.get_mut(&ctx_id);
+        let context = context.ok_or(RendererError::refused("an unknown context", EINVAL))?;
+        if !in_fences.is_empty() {
+            return Err(RendererError::unsupported(
+                "a message that waits for fences",
+            ));
+        }
+        for command in Commands::of(stream) {
+            command?;
+        }
+        let done = context.run(stream, &self.resources, &self.host);
+        // There may be something to wait for now: an answer, or room to send.
+        self.serve(ctx_id);
+        done
+    }
+
+    fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError> {
+        match fence.timeline {
+            Timeline::Global if self.inner_renders => {
+                let fenced = Operation::Fence.call().fenced(Some(fence));
+                return self.inner.call(fenced).map(drop);
+            }
+            Timeline::Ring { ctx_id, ring_idx } if ring_idx == CHANNEL_RING => {
+                if let Some(context) = self.contexts.get_mut(&ctx_id) {
+                    context.wait(fence);
+                    self.serve(ctx_id);
+                }
+            }
+            // What is asked is answered before the fence is there.
+            Timeline::Global | Timeline::Ring { .. } => self.signalled.push(fence),
+        }
+        Ok(())
+    }
+}
+
+impl HostBlob {
+    fn map(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
+        if self.shown {
+            return Err(RendererError::refused("a second mapping", EINVAL));
+        }
+        let file = fcntl_dupfd_cloexec(&self.file, 3);
+        let file = file.map_err(|error| no_file(&IoError::from(error)))?;
+        self.shown = true;
+        Ok(BlobMapping {
+            resource_id,
+            file: Some(file.into()),
+            address: None,
+            size: self.size,
+            map_info: MAP_CACHED,
+        })
+    }
+}
+
+fn capset() -> Vec<u8> {
+    let capset = Capset {
+        version: 1.into(),
+        supported_channels: (1 << CHANNEL_WAYLAND).into(),
+        supports_dmabuf: 0.into(),
+        supports_external_gpu_memory: 0.into(),
+    };
+    capset.as_bytes().to_vec()
 }
 
 const OUTSIDE: RendererError = RendererError::refused("a range outside the blob", EINVAL);
@@ -222,263 +507,19 @@ impl Renderer for CrossDomainRenderer {
         capsets
     }
 
-    fn capset(&mut self, id: u32, version: u32) -> Result<Vec<u8>, RendererError> {
-        if id != CAPSET_ID {
-            return self.inner.capset(id, version);
-        }
-        let capset = Capset {
-            version: 1.into(),
-            supported_channels: (1 << CHANNEL_WAYLAND).into(),
-            supports_dmabuf: 0.into(),
-            supports_external_gpu_memory: 0.into(),
-        };
-        Ok(capset.as_bytes().to_vec())
-    }
-
-    fn create_context(
-        &mut self,
-        ctx_id: u32,
-        context_init: u32,
-        debug_name: &[u8],
-    ) -> Result<(), RendererError> {
-        if context_init & CAPSET_MASK != CAPSET_ID {
-            return self.inner.create_context(ctx_id, context_init, debug_name);
-        }
-        self.contexts.insert(ctx_id, Context::default());
-        Ok(())
-    }
-
-    fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
-        let Some(context) = self.contexts.remove(&ctx_id) else {
-            return self.inner.destroy_context(ctx_id);
-        };
-        context.end(&self.host);
-        self.feed();
-        self.tell();
-        Ok(())
-    }
-
-    fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
-        match self.contexts.get_mut(&ctx_id) {
-            Some(context) => {
-                context.attach(resource_id);
-                // It may be the ring that something was said for meanwhile.
-                self.serve(ctx_id);
-                self.tell();
-            }
-            // Memory of the host that only contexts here know.
-            None if self.resources.host(resource_id).is_some() => {
-                return Err(RendererError::unsupported(
-                    "a channel's memory in another context",
-                ));
-            }
-            None => return self.inner.attach_resource(ctx_id, resource_id),
-        }
-        Ok(())
-    }
-
-    fn detach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
-        match self.contexts.get_mut(&ctx_id) {
-            Some(context) => context.detach(resource_id),
-            None => return self.inner.detach_resource(ctx_id, resource_id),
-        }
-        Ok(())
-    }
-
-    fn create_resource(
-        &mut self,
-        resource_id: u32,
-        params: &Resource3d,
-    ) -> Result<(), RendererError> {
-        self.inner.create_resource(resource_id, params)
-    }
-
-    /// Guest memory is made known to both renderers, as any context may attach it.
-    fn create_blob(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        params: &BlobParams,
-        pages: Option<&dyn GuestPages>,
-    ) -> Result<(), RendererError> {
-        if self.contexts.contains_key(&ctx_id) {
-            return self.create_host_blob(ctx_id, resource_id, params);
-        }
-        if self.inner_renders || params.blob_mem != BLOB_MEM_GUEST {
-            self.inner.create_blob(ctx_id, resource_id, params, pages)?;
-        }
-        if params.blob_mem == BLOB_MEM_GUEST {
-            let ring = pages.map(ring_of).transpose()?;
-            self.resources.insert(resource_id, Resource::Guest(ring));
-        }
-        Ok(())
-    }
-
-    fn destroy_resource(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        match self.resources.remove(resource_id) {
-            Some(Resource::Host(blob)) => {
-                drop(blob);
-                self.feed();
-                self.tell();
-                Ok(())
-            }
-            Some(Resource::Guest(_)) if !self.inner_renders => Ok(()),
-            _ => self.inner.destroy_resource(resource_id),
+    fn call(&mut self, call: Call<'_>) -> Result<Answer, RendererError> {
+        match self.owner(&call.operation) {
+            Owner::Inner => self.inner.call(call),
+            Owner::Both => self.call_both(call),
+            Owner::Ours => self.call_ours(call),
         }
     }
 
-    fn attach_backing(
-        &mut self,
-        resource_id: u32,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        let is_guest = self.resources.is_guest(resource_id);
-        if self.inner_renders || !is_guest {
-            self.inner.attach_backing(resource_id, pages)?;
+    fn begin(&mut self, call: Call<'_>, ticket: Ticket) -> Begun {
+        match self.owner(&call.operation) {
+            Owner::Inner => self.inner.begin(call, ticket),
+            Owner::Both | Owner::Ours => Begun::Answered(self.call(call)),
         }
-        if is_guest {
-            self.resources.set_ring(resource_id, Some(ring_of(pages)?));
-            // Something may have been said meanwhile.
-            self.serve_all();
-        }
-        Ok(())
-    }
-
-    fn detach_backing(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        self.resources.set_ring(resource_id, None);
-        if self.inner_renders || !self.resources.is_guest(resource_id) {
-            return self.inner.detach_backing(resource_id);
-        }
-        Ok(())
-    }
-
-    fn transfer_to_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        self.inner
-            .transfer_to_host(ctx_id, resource_id, transfer, pages)
-    }
-
-    fn transfer_from_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        self.inner
-            .transfer_from_host(ctx_id, resource_id, transfer, pages)
-    }
-
-    fn read_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        target: &mut [u8],
-    ) -> Result<(), RendererError> {
-        self.inner.read_pixels(resource_id, rect, stride, target)
-    }
-
-    fn read_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        target: &mut [u8],
-    ) -> Result<(), RendererError> {
-        let Some(blob) = self.resources.host_blob(resource_id) else {
-            return self.inner.read_blob(resource_id, offset, target);
-        };
-        check_range(blob, offset, target.len())?;
-        let read = pread(&blob.file, target, offset);
-        read.map(drop).map_err(|error| no_file(&error.into()))
-    }
-
-    fn write_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        source: &[u8],
-    ) -> Result<(), RendererError> {
-        let Some(blob) = self.resources.host_blob(resource_id) else {
-            return self.inner.write_blob(resource_id, offset, source);
-        };
-        check_range(blob, offset, source.len())?;
-        let written = pwrite(&blob.file, source, offset);
-        written.map(drop).map_err(|error| no_file(&error.into()))
-    }
-
-    fn write_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        source: &[u8],
-    ) -> Result<(), RendererError> {
-        self.inner.write_pixels(resource_id, rect, stride, source)
-    }
-
-    /// A stream is refused whole where one of its commands makes no sense by itself.
-    fn submit(
-        &mut self,
-        ctx_id: u32,
-        stream: &[u8],
-        in_fences: &[u64],
-    ) -> Result<(), RendererError> {
-        let Some(context) = self.contexts.get_mut(&ctx_id) else {
-            return self.inner.submit(ctx_id, stream, in_fences);
-        };
-        if !in_fences.is_empty() {
-            return Err(RendererError::unsupported(
-                "a message that waits for fences",
-            ));
-        }
-        for command in Commands::of(stream) {
-            command?;
-        }
-        let done = context.run(stream, &self.resources, &self.host);
-        // There may be something to wait for now: an answer, or room to send.
-        self.serve(ctx_id);
-        done
-    }
-
-    fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError> {
-        let Timeline::Ring { ctx_id, ring_idx } = fence.timeline else {
-            if self.inner_renders {
-                return self.inner.create_fence(fence);
-            }
-            self.signalled.push(fence);
-            return Ok(());
-        };
-        let Some(context) = self.contexts.get_mut(&ctx_id) else {
-            return self.inner.create_fence(fence);
-        };
-        check_ring(&fence)?;
-        if ring_idx == CHANNEL_RING {
-            context.wait(fence);
-            self.serve(ctx_id);
-        } else {
-            // What is asked is answered before the fence is there.
-            self.signalled.push(fence);
-        }
-        Ok(())
-    }
-
-    fn run_fenced(&mut self, work: Work<'_>, fence: Fence) -> Result<(), RendererError> {
-        let (Work::Submit { ctx_id, .. }
-        | Work::TransferToHost { ctx_id, .. }
-        | Work::TransferFromHost { ctx_id, .. }) = work;
-        if !self.contexts.contains_key(&ctx_id) {
-            return self.inner.run_fenced(work, fence);
-        }
-        // What is refused for its fence must not have been said.
-        check_ring(&fence)?;
-        run(self, work)?;
-        self.create_fence(fence)
     }
 
     /// The compositor's words are told in any case.
@@ -486,13 +527,13 @@ impl Renderer for CrossDomainRenderer {
         self.inner.want_wakes(wanted);
     }
 
-    fn poll(&mut self) -> Vec<Fence> {
+    fn poll(&mut self) -> Vec<Completion> {
         for ctx_id in self.host.watcher.take_news() {
             self.serve(ctx_id);
         }
-        let mut signalled = self.inner.poll();
-        signalled.append(&mut self.signalled);
-        signalled
+        let mut completions = self.inner.poll();
+        completions.extend(self.signalled.drain(..).map(Completion::Fence));
+        completions
     }
 
     fn release_waits(&mut self) {
@@ -501,35 +542,6 @@ impl Renderer for CrossDomainRenderer {
             context.release(*ctx_id, &self.resources, &self.host, &mut self.signalled);
         }
         self.tell();
-    }
-
-    fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
-        let Some(blob) = self.resources.host_blob(resource_id) else {
-            return self.inner.map_blob(resource_id);
-        };
-        if blob.shown {
-            return Err(RendererError::refused("a second mapping", EINVAL));
-        }
-        let file = fcntl_dupfd_cloexec(&blob.file, 3);
-        let file = file.map_err(|error| no_file(&IoError::from(error)))?;
-        blob.shown = true;
-        Ok(BlobMapping {
-            resource_id,
-            file: Some(file.into()),
-            address: None,
-            size: blob.size,
-            map_info: MAP_CACHED,
-        })
-    }
-
-    fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        let Some(blob) = self.resources.host_blob(resource_id) else {
-            return self.inner.unmap_blob(resource_id);
-        };
-        if !mem::replace(&mut blob.shown, false) {
-            return Err(RendererError::refused("the end of no mapping", EINVAL));
-        }
-        Ok(())
     }
 
     fn failure(&self) -> Option<String> {

@@ -36,7 +36,7 @@ fn holding(count: u32, side: u32) -> GpuDriver {
         ..Limits::default()
     };
     let config = config(1, side, side).with_limits(limits).unwrap();
-    let gpu = Gpu::new(config, Box::new(NullRenderer::default()));
+    let gpu = Gpu::new(config, Box::new(NullRenderer));
     let mut driver = GpuDriver::with_gpu(gpu.unwrap(), 96 << 20);
     let rect = Rect::sized(side, side);
     for id in 1..=count {

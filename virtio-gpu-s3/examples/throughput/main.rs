@@ -74,7 +74,7 @@ struct Bench {
 
 impl Bench {
     fn new(layout: Layout) -> Self {
-        let renderer = Box::new(NullRenderer::default());
+        let renderer = Box::new(NullRenderer);
         let config = config(1, WIDTH, HEIGHT);
         let gpu = Gpu::new(config, renderer).unwrap();
         let mut driver = GpuDriver::with_gpu(gpu, RAM_BYTES);

@@ -3,6 +3,7 @@
 //! rutabaga on its own thread, and what is done around its mistakes.
 
 mod mapping;
+mod operations;
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -18,12 +19,11 @@ use rutabaga_gfx::{
 use zerocopy::IntoBytes;
 
 use self::mapping::Blob;
+pub(super) use self::operations::Given;
 use super::fences::FenceTable;
 use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::renderer::stream::{Growth, Target, check};
-use virtio_gpu_s3::renderer::{
-    BlobParams, CapsetInfo, RendererError, Resource3d, StreamError, Transfer3d,
-};
+use virtio_gpu_s3::renderer::{BlobParams, CapsetInfo, RendererError, Resource3d, Transfer3d};
 use virtio_gpu_s3::row_bytes;
 use virtio_gpu_s3::{Fence, Timeline};
 
@@ -71,8 +71,6 @@ pub(super) struct Engine {
     fences: Arc<FenceTable>,
     contexts: BTreeMap<u32, Context>,
     resources: BTreeMap<u32, Held>,
-    /// Aligned for virglrenderer, which reads words.
-    stream: Vec<u32>,
 }
 
 impl Engine {
@@ -82,7 +80,6 @@ impl Engine {
             fences,
             contexts: BTreeMap::new(),
             resources: BTreeMap::new(),
-            stream: Vec::new(),
         }
     }
 
@@ -116,7 +113,7 @@ impl Engine {
         capset.map_err(refused("a capset"))
     }
 
-    pub(super) fn create_context(
+    fn create_context(
         &mut self,
         ctx_id: u32,
         context_init: u32,
@@ -132,7 +129,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
+    fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
         // virglrenderer 0.10.4 frees the context while its own thread may be signalling a fence of it, and forgets the
         // fence of any other context that this thread waits for then.
         let what = "the end of a context that still works";
@@ -143,23 +140,19 @@ impl Engine {
         ended.map_err(refused("the end of a context"))
     }
 
-    pub(super) fn attach_resource(&mut self, ctx_id: u32, id: u32) -> Result<(), RendererError> {
+    fn attach_resource(&mut self, ctx_id: u32, id: u32) -> Result<(), RendererError> {
         self.rutabaga
             .context_attach_resource(ctx_id, id)
             .map_err(refused("an attachment"))
     }
 
-    pub(super) fn detach_resource(&mut self, ctx_id: u32, id: u32) -> Result<(), RendererError> {
+    fn detach_resource(&mut self, ctx_id: u32, id: u32) -> Result<(), RendererError> {
         self.rutabaga
             .context_detach_resource(ctx_id, id)
             .map_err(refused("a detachment"))
     }
 
-    pub(super) fn create_resource(
-        &mut self,
-        id: u32,
-        params: &Resource3d,
-    ) -> Result<(), RendererError> {
+    fn create_resource(&mut self, id: u32, params: &Resource3d) -> Result<(), RendererError> {
         let Resource3d {
             target,
             format,
@@ -195,7 +188,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn create_blob(
+    fn create_blob(
         &mut self,
         ctx_id: u32,
         id: u32,
@@ -235,7 +228,7 @@ impl Engine {
 
     /// virglrenderer may keep the texture for as long as an object of a context uses it, and
     /// rutabaga frees the list of its backing before it tells: the list is taken away first.
-    pub(super) fn destroy_resource(&mut self, id: u32) -> Result<(), RendererError> {
+    fn destroy_resource(&mut self, id: u32) -> Result<(), RendererError> {
         let (mut unmapped, mut detached) = (Ok(()), Ok(()));
         if let Some(held) = self.resources.remove(&id) {
             unmapped = self.end_mapping(id, &held.blob);
@@ -248,22 +241,18 @@ impl Engine {
         unmapped.and(detached).and(ended)
     }
 
-    pub(super) fn attach_backing(
-        &mut self,
-        id: u32,
-        backing: Vec<Range>,
-    ) -> Result<(), RendererError> {
+    fn attach_backing(&mut self, id: u32, backing: Vec<Range>) -> Result<(), RendererError> {
         self.attach_iovecs(id, &backing)?;
         self.held(id)?.backing = Some(backing);
         Ok(())
     }
 
-    pub(super) fn detach_backing(&mut self, id: u32) -> Result<(), RendererError> {
+    fn detach_backing(&mut self, id: u32) -> Result<(), RendererError> {
         self.held(id)?.backing = None;
         self.detach_iovecs(id)
     }
 
-    pub(super) fn transfer_to_host(
+    fn transfer_to_host(
         &mut self,
         ctx_id: u32,
         id: u32,
@@ -274,7 +263,7 @@ impl Engine {
             .map_err(refused("a transfer"))
     }
 
-    pub(super) fn transfer_from_host(
+    fn transfer_from_host(
         &mut self,
         ctx_id: u32,
         id: u32,
@@ -286,7 +275,7 @@ impl Engine {
     }
 
     /// Rows are zeroed first: virglrenderer says that it has read where OpenGL could not.
-    pub(super) fn read_pixels(
+    fn read_pixels(
         &mut self,
         id: u32,
         rect: Rect,
@@ -306,7 +295,7 @@ impl Engine {
 
     /// rutabaga writes to virglrenderer from a backing only, so the source becomes one for the
     /// time.
-    pub(super) fn write_pixels(
+    fn write_pixels(
         &mut self,
         id: u32,
         rect: Rect,
@@ -333,32 +322,24 @@ impl Engine {
 
     /// Fences of virglrenderer's API cannot be waited for one by one, so a stream that names one
     /// waits for everything before it.
-    pub(super) fn submit(
+    fn submit(
         &mut self,
         ctx_id: u32,
-        stream: &[u8],
+        stream: &mut [u32],
         waits: bool,
     ) -> Result<(), RendererError> {
-        let (words, []) = stream.as_chunks::<4>() else {
-            let bytes = stream.len();
-            return Err(StreamError::NoDwords { bytes }.into());
-        };
-        // virglrenderer reads them in the host's order.
-        let words = words.iter().map(|word| u32::from_ne_bytes(*word));
-        self.stream.clear();
-        self.stream.extend(words);
         let context = self.contexts.get_mut(&ctx_id);
         if let Some(growth) = context.and_then(|context| context.growth.as_mut()) {
             let resources = &self.resources;
             let target = |id| resources.get(&id).map(Held::as_target);
-            check(&self.stream, target, growth)?;
+            check(stream, target, growth)?;
         }
         if waits {
             let what = "a stream whose fences do not signal";
             self.fences.drain(IN_FENCE_LIMIT, what, || self.poll())?;
         }
         self.rutabaga
-            .submit_command(ctx_id, self.stream.as_mut_bytes(), &[])
+            .submit_command(ctx_id, stream.as_mut_bytes(), &[])
             .map_err(refused("a stream"))
     }
 

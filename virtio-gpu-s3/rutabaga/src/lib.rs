@@ -35,15 +35,13 @@ use std::sync::Arc;
 
 #[cfg(feature = "test-utils")]
 use engine::Engine;
-use engine::Range;
+use engine::{Given, Range};
 use fences::FenceTable;
 pub use start::{RutabagaConfig, StartError};
 use thread::Thread;
 use virtio_gpu_s3::Fence;
-use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::renderer::{
-    BlobMapping, BlobParams, CapsetInfo, GuestPages, Renderer, RendererError, Resource3d,
-    Transfer3d,
+    Answer, Backing, Call, CapsetInfo, Completion, Data, GuestPages, Renderer, RendererError,
 };
 
 /// Renders with virglrenderer, in software or on a GPU, without a window system.
@@ -54,6 +52,8 @@ pub struct RutabagaRenderer {
     thread: Thread,
     capsets: Vec<CapsetInfo>,
     fences: Arc<FenceTable>,
+    /// A stream's one copy, which the guest cannot change, aligned for virglrenderer.
+    stream: Vec<u32>,
 }
 
 impl fmt::Debug for RutabagaRenderer {
@@ -105,6 +105,7 @@ impl RutabagaRenderer {
             thread,
             capsets,
             fences,
+            stream: Vec::new(),
         })
     }
 
@@ -169,172 +170,42 @@ impl Renderer for RutabagaRenderer {
         self.capsets.clone()
     }
 
-    fn capset(&mut self, id: u32, version: u32) -> Result<Vec<u8>, RendererError> {
-        self.thread.call(|engine| engine.capset(id, version))
-    }
-
-    fn create_context(
-        &mut self,
-        ctx_id: u32,
-        context_init: u32,
-        debug_name: &[u8],
-    ) -> Result<(), RendererError> {
-        let name = String::from_utf8_lossy(debug_name);
-        self.thread
-            .call(|engine| engine.create_context(ctx_id, context_init, &name))
-    }
-
-    fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError> {
-        self.thread.call(|engine| engine.destroy_context(ctx_id))
-    }
-
-    fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.attach_resource(ctx_id, resource_id))
-    }
-
-    fn detach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.detach_resource(ctx_id, resource_id))
-    }
-
-    fn create_resource(
-        &mut self,
-        resource_id: u32,
-        params: &Resource3d,
-    ) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.create_resource(resource_id, params))
-    }
-
-    fn create_blob(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        params: &BlobParams,
-        pages: Option<&dyn GuestPages>,
-    ) -> Result<(), RendererError> {
-        let backing = pages.map(ranges).transpose()?;
-        self.thread
-            .call(|engine| engine.create_blob(ctx_id, resource_id, params, backing))
-    }
-
-    fn destroy_resource(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.destroy_resource(resource_id))
-    }
-
-    fn attach_backing(
-        &mut self,
-        resource_id: u32,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        let backing = ranges(pages)?;
-        self.thread
-            .call(|engine| engine.attach_backing(resource_id, backing))
-    }
-
-    fn detach_backing(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.detach_backing(resource_id))
-    }
-
-    fn transfer_to_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        _: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.transfer_to_host(ctx_id, resource_id, transfer))
-    }
-
-    fn transfer_from_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        _: &dyn GuestPages,
-    ) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.transfer_from_host(ctx_id, resource_id, transfer))
-    }
-
-    fn read_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        target: &mut [u8],
-    ) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.read_pixels(resource_id, rect, stride, target))
-    }
-
-    fn read_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        target: &mut [u8],
-    ) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.read_blob(resource_id, offset, target))
-    }
-
-    fn write_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        source: &[u8],
-    ) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.write_blob(resource_id, offset, source))
-    }
-
-    fn write_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        source: &[u8],
-    ) -> Result<(), RendererError> {
-        self.thread
-            .call(|engine| engine.write_pixels(resource_id, rect, stride, source))
-    }
-
-    fn submit(
-        &mut self,
-        ctx_id: u32,
-        stream: &[u8],
-        in_fences: &[u64],
-    ) -> Result<(), RendererError> {
-        let waits = !in_fences.is_empty();
-        self.thread
-            .call(|engine| engine.submit(ctx_id, stream, waits))
-    }
-
     /// A fence that cannot be created signals with the one before it, so nothing is to be waited
-    /// for here.
-    fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError> {
-        self.thread.post(move |engine| engine.create_fence(fence))
+    /// for there.
+    fn call(&mut self, call: Call<'_>) -> Result<Answer, RendererError> {
+        let Call {
+            operation,
+            data,
+            fence,
+        } = call;
+        let given = match data {
+            Data::None => Given::None,
+            Data::Bytes(bytes) => Given::Bytes(bytes),
+            Data::Room(room) => Given::Room(room),
+            stream @ (Data::Stream(_) | Data::Words(_)) => {
+                Given::Words(stream.words(&mut self.stream)?)
+            }
+            Data::Pages(pages) => match operation.backing() {
+                Some((_, Backing::Begins)) => Given::Ranges(ranges(pages)?),
+                // virglrenderer has them.
+                _ => Given::None,
+            },
+        };
+        let answer = self.thread.call(|engine| engine.run(operation, given))?;
+        if let Some(fence) = fence {
+            self.thread.post(move |engine| engine.create_fence(fence))?;
+        }
+        Ok(answer)
     }
 
-    fn poll(&mut self) -> Vec<Fence> {
+    fn poll(&mut self) -> Vec<Completion> {
         self.thread.fetch_queries();
-        self.fences.take_signalled()
+        let signalled = self.fences.take_signalled().into_iter();
+        signalled.map(Completion::Fence).collect()
     }
 
     /// virglrenderer's fences wait for work only.
     fn release_waits(&mut self) {}
-
-    fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError> {
-        self.thread.call(|engine| engine.map_blob(resource_id))
-    }
-
-    fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError> {
-        self.thread.call(|engine| engine.unmap_blob(resource_id))
-    }
 
     fn failure(&self) -> Option<String> {
         self.thread.failure().map(str::to_owned)

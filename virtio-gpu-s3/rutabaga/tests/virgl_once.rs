@@ -7,6 +7,7 @@ use std::fs::{File, read_link};
 use rustix::stdio::dup2_stderr;
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer, StartError};
 use virtio_gpu_s3::Renderer;
+use virtio_gpu_s3::renderer::{Data, Operation};
 use virtio_gpu_s3_testing::request;
 
 #[test]
@@ -18,11 +19,25 @@ fn a_renderer_ends_with_all_it_holds_and_no_second_one_pretends_to_render() {
     // rutabaga's debug builds would have made it a copy of standard output.
     let stderr = read_link("/proc/self/fd/2").unwrap();
     assert_eq!(stderr.as_os_str(), "/dev/zero");
-    renderer.create_context(1, 0, b"last words").unwrap();
-    renderer
-        .create_resource(1, &request::texture(64, 64))
-        .unwrap();
-    renderer.attach_resource(1, 1).unwrap();
+    let (ctx_id, resource_id, params) = (1, 1, request::texture(64, 64));
+    let context = Operation::CreateContext {
+        ctx_id,
+        context_init: 0,
+    };
+    let name = Data::Bytes(b"last words");
+    renderer.call(context.with(name)).unwrap();
+    for operation in [
+        Operation::CreateResource {
+            resource_id,
+            params,
+        },
+        Operation::AttachResource {
+            ctx_id,
+            resource_id,
+        },
+    ] {
+        renderer.call(operation.call()).unwrap();
+    }
     let second = RutabagaRenderer::new(&config, || {});
     assert_eq!(second.unwrap_err(), StartError::AlreadyStarted);
     drop(renderer);

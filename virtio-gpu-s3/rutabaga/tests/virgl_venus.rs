@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use virtio_gpu_rutabaga::{RutabagaConfig, RutabagaRenderer};
-use virtio_gpu_s3::renderer::BlobParams;
+use virtio_gpu_s3::renderer::{BlobParams, Completion, Data, Operation};
 use virtio_gpu_s3::{Fence, Renderer, Timeline};
 use virtio_gpu_s3_testing::request;
 
@@ -37,10 +37,31 @@ fn ask_version(id: u32) -> Vec<u8> {
 }
 
 fn wait_for(renderer: &mut RutabagaRenderer, wakes: &Receiver<()>, fence: Fence) {
-    renderer.create_fence(fence).unwrap();
-    while !renderer.poll().contains(&fence) {
+    let fenced = Operation::Fence.call().fenced(Some(fence));
+    renderer.call(fenced).unwrap();
+    while !renderer.poll().contains(&Completion::Fence(fence)) {
         wakes.recv_timeout(Duration::from_secs(20)).unwrap();
     }
+}
+
+fn context(ctx_id: u32, context_init: u32) -> Operation {
+    Operation::CreateContext {
+        ctx_id,
+        context_init,
+    }
+}
+
+fn attach(ctx_id: u32, resource_id: u32) -> Operation {
+    Operation::AttachResource {
+        ctx_id,
+        resource_id,
+    }
+}
+
+fn run(renderer: &mut RutabagaRenderer, ctx_id: u32, stream: &[u8]) {
+    let in_fences = Vec::new();
+    let submit = Operation::Submit { ctx_id, in_fences };
+    renderer.call(submit.with(Data::Stream(&stream))).unwrap();
 }
 
 fn fence(ctx_id: u32, id: u64) -> Fence {
@@ -63,36 +84,52 @@ fn a_context_of_venus_reaches_a_vulkan_driver_and_one_of_virgl_goes_on() {
     let ids: Vec<_> = capsets.iter().map(|capset| capset.id).collect();
     assert_eq!(ids, [1, 2, VENUS], "what was asked for, and nothing else");
     for round in 1..=3_u64 {
-        renderer.create_context(1, VENUS, b"vulkan").unwrap();
-        renderer.create_blob(1, 10, &SHARED, None).unwrap();
-        renderer.attach_resource(1, 10).unwrap();
-        renderer.submit(1, &ask_version(10), &[]).unwrap();
+        let mut call = |operation: Operation| renderer.call(operation.call()).unwrap();
+        call(context(1, VENUS));
+        call(Operation::CreateBlob {
+            ctx_id: 1,
+            resource_id: 10,
+            params: SHARED,
+        });
+        call(attach(1, 10));
+        run(&mut renderer, 1, &ask_version(10));
         wait_for(&mut renderer, &wakes, fence(1, round));
         let mut answer = [0; 20];
-        renderer.read_blob(10, 0, &mut answer).unwrap();
+        let read = Operation::ReadBlob {
+            resource_id: 10,
+            offset: 0,
+        };
+        renderer.call(read.with(Data::Room(&mut answer))).unwrap();
         let (words, _) = answer.as_chunks::<4>();
         let words: Vec<_> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
         // The command, success, a pointer that is there, and at least version 1.1.
         assert_eq!(words[..4], [ENUMERATE_INSTANCE_VERSION, 0, 1, 0]);
         assert!(words[4] >= 1 << 22 | 1 << 12, "{:x}", words[4]);
         // A context of virgl beside it, in the same renderer.
-        renderer.create_context(2, 2, b"opengl").unwrap();
-        renderer
-            .create_resource(20, &request::texture(64, 64))
-            .unwrap();
-        renderer.attach_resource(2, 20).unwrap();
-        renderer.submit(2, &[0; 4], &[]).unwrap();
+        let mut call = |operation: Operation| renderer.call(operation.call()).unwrap();
+        call(context(2, 2));
+        call(Operation::CreateResource {
+            resource_id: 20,
+            params: request::texture(64, 64),
+        });
+        call(attach(2, 20));
+        run(&mut renderer, 2, &[0; 4]);
         wait_for(&mut renderer, &wakes, fence(2, 100 + round));
         // Mapped for the guest too, and not for longer than it lasts.
-        let mapping = renderer.map_blob(10).unwrap();
+        let mut call = |operation: Operation| renderer.call(operation.call()).unwrap();
+        let resource_id = 10;
+        let mapping = call(Operation::MapBlob { resource_id }).mapped().unwrap();
         assert_eq!(mapping.size, 4096);
         if round == 2 {
-            renderer.unmap_blob(10).unwrap();
+            call(Operation::UnmapBlob { resource_id });
         }
-        for (ctx_id, id) in [(2, 20), (1, 10)] {
-            renderer.detach_resource(ctx_id, id).unwrap();
-            renderer.destroy_resource(id).unwrap();
-            renderer.destroy_context(ctx_id).unwrap();
+        for (ctx_id, resource_id) in [(2, 20), (1, 10)] {
+            call(Operation::DetachResource {
+                ctx_id,
+                resource_id,
+            });
+            call(Operation::DestroyResource { resource_id });
+            call(Operation::DestroyContext { ctx_id });
         }
     }
 }

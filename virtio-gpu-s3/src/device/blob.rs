@@ -11,7 +11,7 @@ use crate::protocol::{
     BLOB_FLAG_USE_CROSS_DEVICE, BLOB_FLAG_USE_MAPPABLE, BLOB_FLAG_USE_SHAREABLE, BLOB_MEM_GUEST,
     BLOB_MEM_HOST3D, BLOB_MEM_HOST3D_GUEST, feature,
 };
-use crate::renderer::{BlobParams, GuestPages, Pages};
+use crate::renderer::{BlobParams, Data, Operation, Pages};
 use crate::resource::{Blob, Content, Resource};
 use crate::response::Reply;
 use vm_memory::GuestMemoryBackend;
@@ -44,8 +44,13 @@ impl Gpu {
         self.room_for_resource(id, host_bytes, renderer_bytes)?;
         if in_renderer {
             let pages = backing.as_ref().map(|backing| Pages { backing, memory });
-            let pages = pages.as_ref().map(|pages| pages as &dyn GuestPages);
-            self.renderer.create_blob(ctx_id, id, params, pages)?;
+            let create = Operation::CreateBlob {
+                ctx_id,
+                resource_id: id,
+                params: *params,
+            };
+            let call = create.with(Data::of_pages(pages.as_ref()));
+            self.renderer.call(call)?;
         }
         let blob = Blob {
             params: *params,

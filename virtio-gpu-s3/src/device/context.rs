@@ -10,7 +10,7 @@ use crate::error::GuestError;
 use crate::geometry::Rect;
 use crate::pixel::row_bytes;
 use crate::protocol::{feature, wire};
-use crate::renderer::{GuestPages, Pages};
+use crate::renderer::{Data, Operation, Pages};
 use crate::resource::{Content, Rendered, Retention};
 use crate::response::Reply;
 use crate::status::ErrorKind;
@@ -60,7 +60,8 @@ impl Gpu {
                 value: version.into(),
             }));
         }
-        let mut bytes = self.renderer.capset(id, version)?;
+        let describe = Operation::Capset { id, version };
+        let mut bytes = self.renderer.call(describe.call())?.capset()?;
         bytes.truncate(capset.max_size as usize);
         Ok(Reply::Capset(bytes))
     }
@@ -85,7 +86,11 @@ impl Gpu {
                 left: 0,
             }));
         }
-        self.renderer.create_context(id, context_init, debug_name)?;
+        let create = Operation::CreateContext {
+            ctx_id: id,
+            context_init,
+        };
+        self.renderer.call(create.with(Data::Bytes(debug_name)))?;
         let context = Context {
             attached: BTreeSet::new(),
             retention: Retention::Live,
@@ -114,7 +119,11 @@ impl Gpu {
         }
         self.make_room(resource_id, ATTACHMENT_BYTES, 0)?;
         self.promote(resource_id, memory)?;
-        self.renderer.attach_resource(ctx_id, resource_id)?;
+        let attach = Operation::AttachResource {
+            ctx_id,
+            resource_id,
+        };
+        self.renderer.call(attach.call())?;
         self.context(ctx_id)?.attached.insert(resource_id);
         self.resources.charge(ATTACHMENT_BYTES);
         Ok(Reply::NoData)
@@ -129,7 +138,11 @@ impl Gpu {
         self.resources.name(resource_id)?;
         if self.context(ctx_id)?.attached.remove(&resource_id) {
             self.resources.refund(ATTACHMENT_BYTES);
-            self.renderer.detach_resource(ctx_id, resource_id)?;
+            let detach = Operation::DetachResource {
+                ctx_id,
+                resource_id,
+            };
+            self.renderer.call(detach.call())?;
         }
         Ok(Reply::NoData)
     }
@@ -149,14 +162,20 @@ impl Gpu {
         };
         for resource_id in context.attached {
             self.resources.refund(ATTACHMENT_BYTES);
-            if self.renderer.detach_resource(id, resource_id).is_err() {
-                self.counters.errors.count(ErrorKind::Host);
-            }
+            self.end(Operation::DetachResource {
+                ctx_id: id,
+                resource_id,
+            });
         }
-        if self.renderer.destroy_context(id).is_err() {
+        self.end(Operation::DestroyContext { ctx_id: id });
+        self.fences.finish_context(id);
+    }
+
+    /// Has the renderer end something, which is gone for the device in any case.
+    pub(super) fn end(&mut self, operation: Operation) {
+        if self.renderer.call(operation.call()).is_err() {
             self.counters.errors.count(ErrorKind::Host);
         }
-        self.fences.finish_context(id);
     }
 
     fn check_context_init(&self, context_init: u32) -> Result<(), GuestError> {
@@ -192,18 +211,23 @@ impl Gpu {
                 self.make_room(id, self.copies_of(id).saturating_sub(own), bytes)?;
                 if let Err(error) = self.render_pixels(id, memory) {
                     // Half a resource is none; whether there was one is the renderer's to know.
-                    let _ = self.renderer.destroy_resource(id);
+                    let destroy = Operation::DestroyResource { resource_id: id };
+                    let _ = self.renderer.call(destroy.call());
                     return Err(error);
                 }
                 self.copy_before_promotion(id);
                 self.resources.promote(id)?;
             }
             Content::Blob(blob) => {
-                let params = blob.params;
+                let create = Operation::CreateBlob {
+                    ctx_id: 0,
+                    resource_id: id,
+                    params: blob.params,
+                };
                 let backing = resource.backing.as_ref();
                 let pages = backing.map(|backing| Pages { backing, memory });
-                let pages = pages.as_ref().map(|pages| pages as &dyn GuestPages);
-                self.renderer.create_blob(0, id, &params, pages)?;
+                let call = create.with(Data::of_pages(pages.as_ref()));
+                self.renderer.call(call)?;
                 self.resources.promote(id)?;
             }
             Content::Rendered(_) => {}
@@ -220,12 +244,22 @@ impl Gpu {
         let Content::Pixels(pixels) = &resource.content else {
             return Ok(());
         };
-        let renderer = &mut self.renderer;
-        renderer.create_resource(id, &Rendered::params_of(pixels))?;
-        let whole = Rect::sized(pixels.width, pixels.height);
-        renderer.write_pixels(id, whole, row_bytes(pixels.width), &pixels.bytes)?;
+        let (renderer, resource_id) = (&mut self.renderer, id);
+        let create = Operation::CreateResource {
+            resource_id,
+            params: Rendered::params_of(pixels),
+        };
+        renderer.call(create.call())?;
+        let write = Operation::WritePixels {
+            resource_id,
+            rect: Rect::sized(pixels.width, pixels.height),
+            stride: row_bytes(pixels.width),
+        };
+        renderer.call(write.with(Data::Bytes(&pixels.bytes)))?;
         if let Some(backing) = &resource.backing {
-            renderer.attach_backing(id, &Pages { backing, memory })?;
+            let pages = Pages { backing, memory };
+            let attach = Operation::AttachBacking { resource_id };
+            renderer.call(attach.with(Data::Pages(&pages)))?;
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ impl Gpu {
         memory: &M,
     ) -> Result<(), Outstanding> {
         self.renderer.release_waits();
-        self.collect_fences();
+        self.collect_completions();
         match self.fences.len() {
             0 => {
                 self.look_before_sleep(memory);

@@ -10,7 +10,7 @@ use crate::error::GuestError;
 use crate::geometry::Rect;
 use crate::picture::{LookError, Picture, Seen};
 use crate::pixel::row_bytes;
-use crate::renderer::Renderer;
+use crate::renderer::{Data, Operation, Renderer};
 use crate::resource::{Content, Resource};
 use crate::scanout::CursorShape;
 use vm_memory::GuestMemoryBackend;
@@ -177,7 +177,14 @@ impl Source<'_> {
                     part.copy_to(target, stride);
                 }
             }
-            Content::Rendered(_) => renderer.read_pixels(*id, *rect, stride, target)?,
+            Content::Rendered(_) => {
+                let read = Operation::ReadPixels {
+                    resource_id: *id,
+                    rect: *rect,
+                    stride,
+                };
+                renderer.call(read.with(Data::Room(target)))?;
+            }
             Content::Blob(blob) if blob.is_guest() => {
                 let backing = resource.backing.as_ref().ok_or(no_backing(*id))?;
                 backing.read_rows(memory, self.rows(), target, stride)?;
@@ -233,7 +240,11 @@ fn read_blob(
         batch.clear();
         let before = distance.saturating_mul(count.saturating_sub(1));
         batch.resize(before.saturating_add(rows.len), 0);
-        renderer.read_blob(id, offset, &mut batch)?;
+        let read = Operation::ReadBlob {
+            resource_id: id,
+            offset,
+        };
+        renderer.call(read.with(Data::Room(&mut batch)))?;
         let pairs = part.chunks_mut(target_stride).zip(batch.chunks(distance));
         for (row, from) in pairs.take(count) {
             let row = row.get_mut(..rows.len).unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::command_error::CommandError;
 use crate::error::GuestError;
 use crate::host_visible::HostVisible;
 use crate::protocol::{BLOB_FLAG_USE_MAPPABLE, CommandId, MAP_CACHE_MASK, wire};
-use crate::renderer::RendererError;
+use crate::renderer::{Data, Operation, RendererError};
 use crate::resource::Content;
 use crate::response::Reply;
 use crate::status::ErrorKind;
@@ -61,7 +61,9 @@ impl Gpu {
         if !offset.is_multiple_of(PAGE) || end > region.size() || overlaps {
             return Err(out_of_range(offset));
         }
-        let mapping = self.renderer.map_blob(id)?;
+        let resource_id = id;
+        let map = Operation::MapBlob { resource_id };
+        let mapping = self.renderer.call(map.call())?.mapped()?;
         let map_info = mapping.map_info & MAP_CACHE_MASK;
         let mapped = if mapping.size > size {
             Err(CommandError::Renderer(RendererError::OutOfMemory {
@@ -71,12 +73,9 @@ impl Gpu {
             region.map(offset, size, mapping).map_err(Into::into)
         };
         if let Err(error) = mapped {
-            if self.renderer.unmap_blob(id).is_err() {
-                self.counters.errors.count(ErrorKind::Host);
-            }
+            self.end(Operation::UnmapBlob { resource_id });
             return Err(error);
         }
-        let resource_id = id;
         self.mappings.insert(offset, Mapping { resource_id, size });
         Ok(Reply::MapInfo(wire::RespMapInfo {
             map_info: map_info.into(),
@@ -108,7 +107,11 @@ impl Gpu {
         target: &mut [u8],
     ) -> Result<(), RendererError> {
         self.check_mapped(resource_id)?;
-        self.renderer.read_blob(resource_id, offset, target)
+        let read = Operation::ReadBlob {
+            resource_id,
+            offset,
+        };
+        self.renderer.call(read.with(Data::Room(target))).map(drop)
     }
 
     /// Writes such a blob.
@@ -122,7 +125,13 @@ impl Gpu {
         source: &[u8],
     ) -> Result<(), RendererError> {
         self.check_mapped(resource_id)?;
-        self.renderer.write_blob(resource_id, offset, source)
+        let write = Operation::WriteBlob {
+            resource_id,
+            offset,
+        };
+        self.renderer
+            .call(write.with(Data::Bytes(source)))
+            .map(drop)
     }
 
     /// An access may come late, when the guest's other processor has unmapped the blob.
@@ -155,9 +164,7 @@ impl Gpu {
                 },
             );
         }
-        if self.renderer.unmap_blob(id).is_err() {
-            self.counters.errors.count(ErrorKind::Host);
-        }
+        self.end(Operation::UnmapBlob { resource_id: id });
         true
     }
 }

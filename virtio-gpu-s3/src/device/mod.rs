@@ -22,25 +22,28 @@ use std::collections::BTreeMap;
 
 use std::{fmt, mem};
 
+use vm_memory::GuestAddress;
 use zerocopy::FromZeros;
 
-use crate::command::{self, Command, Decoded, Rendering};
+use crate::command::{self, Command, Decoded, Rendering, Stream};
 use crate::command_error::CommandError;
-use crate::config::{ConfigError, GpuConfig, OutputConfig};
+use crate::config::{GpuConfig, OutputConfig};
+use crate::config_error::ConfigError;
 use crate::error::GuestError;
-use crate::fence::{Completed, Fence, Fences, Timeline, Token};
+use crate::fence::{Completed, Deferral, Fences, Timeline, Token};
 use crate::host_visible::HostVisible;
 use crate::protocol::{
     EVENT_DISPLAY, FLAG_FENCE, FLAG_INFO_RING_IDX, MAX_RING_IDX, Queue, feature, wire,
 };
-use crate::renderer::Renderer;
+use crate::renderer::{Completion, Renderer};
+use crate::request::{GuestStream, Request};
 use crate::resource::Resources;
 use crate::response::{Reply, Response};
 use crate::scanout::Scanout;
-use crate::status::{Counters, ScanoutStatus, Status};
+use crate::status::{Counters, ErrorKind, ScanoutStatus, Status};
 use context::Context;
 use mapping::Mapping;
-use three_d::Direction;
+use three_d::{Direction, Order};
 use vm_memory::GuestMemoryBackend;
 
 pub use lifecycle::{Activation, Outstanding, ResetKind};
@@ -187,14 +190,14 @@ impl Gpu {
     ///
     /// `request` is a copy of the readable part, of which
     /// [`max_command_bytes`](crate::Limits::max_command_bytes) are enough.
+    /// [`handle`](Self::handle) copies less.
     pub fn control<M: GuestMemoryBackend + ?Sized>(
         &mut self,
         request: &[u8],
         memory: &M,
         response: &mut Response,
     ) -> Outcome {
-        self.counters.control_commands = self.counters.control_commands.saturating_add(1);
-        self.process(Queue::Control, request, memory, response)
+        self.process(Queue::Control, (request, &[]), memory, response)
     }
 
     /// Executes one request of the cursor queue. Drivers give no room for an answer; those that
@@ -205,20 +208,31 @@ impl Gpu {
         memory: &M,
         response: &mut Response,
     ) -> Outcome {
-        self.counters.cursor_commands = self.counters.cursor_commands.saturating_add(1);
-        self.process(Queue::Cursor, request, memory, response)
+        self.process(Queue::Cursor, (request, &[]), memory, response)
     }
 
-    /// Answers whose fences have signalled, in the order of each timeline.
+    /// Executes one request of `queue`, of which `memory` has what was not read yet.
+    pub fn handle<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        queue: Queue,
+        request: &Request,
+        memory: &M,
+        response: &mut Response,
+    ) -> Outcome {
+        let parts = (request.head(), request.rest());
+        self.process(queue, parts, memory, response)
+    }
+
+    /// Answers that were deferred and are there now: in the order of each timeline, and of calls in flight.
     pub fn take_completed(&mut self) -> impl Iterator<Item = Completed> + '_ {
-        self.collect_fences();
+        self.collect_completions();
         self.fences.drain_ready()
     }
 
     /// Lets the renderer go on with what it woke its caller for. With no request outstanding it touches no memory of
     /// the guest.
     pub fn poll_renderer(&mut self) {
-        self.collect_fences();
+        self.collect_completions();
     }
 
     /// Whether the renderer tells of [completed](Self::take_completed) answers: see
@@ -255,23 +269,33 @@ impl Gpu {
     fn process<M: GuestMemoryBackend + ?Sized>(
         &mut self,
         queue: Queue,
-        request: &[u8],
+        (head, rest): (&[u8], &[(GuestAddress, usize)]),
         memory: &M,
         response: &mut Response,
     ) -> Outcome {
-        let Decoded { header, command } = command::decode(request, queue, self.negotiated);
+        self.counters.count_command(queue);
+        let unread = rest.iter().map(|(_, length)| *length);
+        let total = unread.fold(head.len(), usize::saturating_add);
+        let Decoded { header, command } = command::decode_head(head, total, queue, self.negotiated);
         let (timeline, mut reply) = self.reply_header(&header);
-        if timeline.is_some() && self.fences.len() >= self.config.limits().max_fences {
+        let is_full = self.fences.len() >= self.config.limits().max_fences;
+        if timeline.is_some() && is_full {
             return self.refuse_fence(response);
         }
-        let mut fence = None;
+        let token = self.fences.token();
+        let mut order = Order {
+            ctx_id: header.ctx_id.get(),
+            fence: None,
+            // Nobody may make the list of answers longer than the limit says.
+            ticket: (!is_full).then_some(token.ticket()),
+        };
         let result = command
             .and_then(|command| self.check_ring_idx(&header).map(|()| command))
             .map_err(CommandError::from)
             .and_then(|command| {
                 let timeline = timeline.filter(|_| command.is_asynchronous());
-                fence = timeline.map(|timeline| self.fences.next(timeline));
-                self.execute((header.ctx_id.get(), fence), &command, memory)
+                order.fence = timeline.map(|timeline| self.fences.next(timeline));
+                self.execute(order, &command, rest, memory)
             });
         match &result {
             Ok(payload) => {
@@ -279,7 +303,7 @@ impl Gpu {
                 response.set(&reply, payload.body());
             }
             Err(error) => {
-                fence = None;
+                order.fence = None;
                 self.counters.errors.count(error.kind());
                 reply.type_ = error.response().0.into();
                 response.set(&reply, &[]);
@@ -290,13 +314,20 @@ impl Gpu {
             *truncated = truncated.saturating_add(1);
         }
         // Nothing on the cursor queue is asynchronous, and drivers do not wait on it.
-        match timeline.filter(|_| queue == Queue::Control) {
-            Some(timeline) if fence.is_some() || self.fences.is_busy(timeline) => {
-                let answer = mem::take(response);
-                Outcome::Deferred(self.fences.defer(timeline, fence, answer))
-            }
-            _ => Outcome::Done,
+        let timeline = timeline.filter(|_| queue == Queue::Control);
+        let in_flight = matches!(result, Ok(Reply::InFlight));
+        let is_behind = timeline.is_some_and(|timeline| self.fences.is_busy(timeline));
+        if !in_flight && order.fence.is_none() && !is_behind {
+            return Outcome::Done;
         }
+        let deferral = Deferral {
+            token,
+            timeline,
+            fence: order.fence,
+            in_flight,
+        };
+        self.fences.defer(&deferral, mem::take(response));
+        Outcome::Deferred(token)
     }
 
     /// Too many commands wait. The answer comes at once, out of its timeline's order, so it carries
@@ -316,8 +347,9 @@ impl Gpu {
 
     fn execute<M: GuestMemoryBackend + ?Sized>(
         &mut self,
-        (ctx_id, fence): (u32, Option<Fence>),
+        order: Order,
         command: &Command<'_>,
+        rest: &[(GuestAddress, usize)],
         memory: &M,
     ) -> Result<Reply, CommandError> {
         match *command {
@@ -359,23 +391,25 @@ impl Gpu {
                 resource_id,
                 ref params,
                 entries,
-            } => self.resource_create_blob(ctx_id, resource_id, params, entries, memory),
+            } => self.resource_create_blob(order.ctx_id, resource_id, params, entries, memory),
             Command::SetScanoutBlob {
                 scanout_id,
                 resource_id,
                 rect,
                 ref layout,
             } => self.set_scanout_blob(scanout_id, resource_id, rect, layout),
-            Command::Rendering(command) => self.render((ctx_id, fence), command, memory),
+            Command::Rendering(command) => self.render(order, command, rest, memory),
         }
     }
 
     fn render<M: GuestMemoryBackend + ?Sized>(
         &mut self,
-        (ctx_id, fence): (u32, Option<Fence>),
+        order: Order,
         command: Rendering<'_>,
+        rest: &[(GuestAddress, usize)],
         memory: &M,
     ) -> Result<Reply, CommandError> {
+        let ctx_id = order.ctx_id;
         match command {
             Rendering::GetCapsetInfo { index } => self.get_capset_info(index),
             Rendering::GetCapset { id, version } => self.get_capset(id, version),
@@ -397,19 +431,20 @@ impl Gpu {
             Rendering::TransferToHost3d {
                 resource_id,
                 ref transfer,
-            } => {
-                let on = (ctx_id, fence);
-                self.transfer_3d(Direction::ToHost, on, resource_id, transfer, memory)
-            }
+            } => self.transfer_3d(order, Direction::ToHost, resource_id, transfer, memory),
             Rendering::TransferFromHost3d {
                 resource_id,
                 ref transfer,
-            } => {
-                let on = (ctx_id, fence);
-                self.transfer_3d(Direction::FromHost, on, resource_id, transfer, memory)
-            }
+            } => self.transfer_3d(order, Direction::FromHost, resource_id, transfer, memory),
             Rendering::Submit3d { stream, in_fences } => {
-                self.submit_3d((ctx_id, fence), stream, in_fences)
+                let Stream { head, unread } = stream;
+                let stream = GuestStream {
+                    head,
+                    unread,
+                    rest,
+                    memory,
+                };
+                self.submit_3d(order, &stream, in_fences)
             }
         }
     }
@@ -458,12 +493,24 @@ impl Gpu {
             .ok_or(GuestError::NoSuchScanout { id })
     }
 
-    fn collect_fences(&mut self) {
-        for fence in self.renderer.poll() {
-            self.fences.signal(fence);
+    fn collect_completions(&mut self) {
+        for completion in self.renderer.poll() {
+            match completion {
+                Completion::Fence(fence) => self.fences.signal(fence),
+                Completion::Call { ticket, result } => {
+                    let error = result.err().map(|error| {
+                        let error = CommandError::from(error);
+                        self.counters.errors.count(error.kind());
+                        error.response()
+                    });
+                    self.fences.answer(ticket, error);
+                }
+            }
         }
         if self.renderer.failure().is_some() {
-            self.fences.fail();
+            for _ in 0..self.fences.fail() {
+                self.counters.errors.count(ErrorKind::Host);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use super::context::ATTACHMENT_BYTES;
 use crate::backing::Backing;
 use crate::error::GuestError;
 use crate::protocol::wire::MemEntry;
+use crate::renderer::Operation;
 use crate::resource::{Resource, Retention};
 use crate::status::ErrorKind;
 use vm_memory::GuestMemoryBackend;
@@ -124,17 +125,18 @@ impl Gpu {
         for (ctx_id, context) in &mut self.contexts {
             if context.attached.remove(&id) {
                 self.resources.refund(ATTACHMENT_BYTES);
-                let done = self.renderer.detach_resource(*ctx_id, id);
-                if done.is_err() {
+                let detach = Operation::DetachResource {
+                    ctx_id: *ctx_id,
+                    resource_id: id,
+                };
+                if self.renderer.call(detach.call()).is_err() {
                     self.counters.errors.count(ErrorKind::Host);
                 }
             }
         }
         let resource = self.resources.remove(id);
-        if resource.is_some_and(|resource| resource.in_renderer())
-            && self.renderer.destroy_resource(id).is_err()
-        {
-            self.counters.errors.count(ErrorKind::Host);
+        if resource.is_some_and(|resource| resource.in_renderer()) {
+            self.end(Operation::DestroyResource { resource_id: id });
         }
         true
     }

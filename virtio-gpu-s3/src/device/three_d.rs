@@ -10,7 +10,11 @@ use crate::backing::Backing;
 use crate::command_error::CommandError;
 use crate::error::GuestError;
 use crate::fence::Fence;
-use crate::renderer::{Pages, Renderer, RendererError, Resource3d, Transfer3d, Work, run};
+use crate::renderer::{
+    Begun, Call, Data, Operation, Pages, Renderer, RendererError, Resource3d, StreamSource, Ticket,
+    Transfer3d,
+};
+use crate::request::GuestStream;
 use crate::resource::{Content, Rendered, Resource};
 use crate::response::Reply;
 use crate::transfer::check_transfer;
@@ -20,6 +24,31 @@ use vm_memory::GuestMemoryBackend;
 const MAX_LEVEL: u32 = 15;
 /// More than any GPU has.
 const MAX_SAMPLES: u32 = 32;
+
+/// What a command of the renderer's goes with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    pub(super) ctx_id: u32,
+    /// The renderer's fence, if the command is to have one.
+    pub(super) fence: Option<Fence>,
+    /// What its call is begun with; `None` if it is to be answered at once.
+    pub(super) ticket: Option<Ticket>,
+}
+
+impl Order {
+    /// Makes the call, with its fence.
+    fn begin(self, renderer: &mut dyn Renderer, call: Call<'_>) -> Result<Reply, CommandError> {
+        let call = call.fenced(self.fence);
+        let begun = match self.ticket {
+            Some(ticket) => renderer.begin(call, ticket),
+            None => Begun::Answered(renderer.call(call)),
+        };
+        match begun {
+            Begun::InFlight => Ok(Reply::InFlight),
+            Begun::Answered(answer) => Ok(answer.map(|_| Reply::NoData)?),
+        }
+    }
+}
 
 /// Which way a transfer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,26 +66,32 @@ impl Gpu {
         self.check_new_resource_id(id)?;
         self.check_resource_3d(params)?;
         self.room_for_resource(id, 0, Rendered::estimate(params))?;
-        self.renderer.create_resource(id, params)?;
-        let content = Content::Rendered(Rendered { params: *params });
+        let (resource_id, params) = (id, *params);
+        let create = Operation::CreateResource {
+            resource_id,
+            params,
+        };
+        self.renderer.call(create.call())?;
+        let content = Content::Rendered(Rendered { params });
         self.resources.insert(id, Resource::new(content, None));
         Ok(Reply::NoData)
     }
 
     pub(super) fn transfer_3d<M: GuestMemoryBackend + ?Sized>(
         &mut self,
+        order: Order,
         direction: Direction,
-        (ctx_id, fence): (u32, Option<Fence>),
-        id: u32,
+        resource_id: u32,
         transfer: &Transfer3d,
         memory: &M,
     ) -> Result<Reply, CommandError> {
+        let ctx_id = order.ctx_id;
         if ctx_id != 0 {
             self.context(ctx_id)?;
         }
-        let resource = self.resources.name(id)?;
+        let resource = self.resources.name(resource_id)?;
         if !resource.in_renderer() {
-            return Err(wrong(id, "is not known to the renderer"));
+            return Err(wrong(resource_id, "is not known to the renderer"));
         }
         let params = match &resource.content {
             Content::Rendered(rendered) => Some(&rendered.params),
@@ -65,37 +100,36 @@ impl Gpu {
         let backed = resource.backing.as_ref().map_or(0, Backing::len);
         check_transfer(params, transfer, backed)?;
         let Some(backing) = &resource.backing else {
-            return Err(wrong(id, "has no backing"));
+            return Err(wrong(resource_id, "has no backing"));
         };
         if direction == Direction::ToHost {
             resource.drawn = self.counters.control_commands;
         }
-        let pages = &Pages { backing, memory };
-        let resource_id = id;
-        let work = match direction {
-            Direction::ToHost => Work::TransferToHost {
+        let transfer = *transfer;
+        let operation = match direction {
+            Direction::ToHost => Operation::TransferToHost {
                 ctx_id,
                 resource_id,
                 transfer,
-                pages,
             },
-            Direction::FromHost => Work::TransferFromHost {
+            Direction::FromHost => Operation::TransferFromHost {
                 ctx_id,
                 resource_id,
                 transfer,
-                pages,
             },
         };
-        run_work(&mut *self.renderer, work, fence)?;
-        Ok(Reply::NoData)
+        let pages = Pages { backing, memory };
+        let call = operation.with(Data::Pages(&pages));
+        order.begin(&mut *self.renderer, call)
     }
 
-    pub(super) fn submit_3d(
+    pub(super) fn submit_3d<M: GuestMemoryBackend + ?Sized>(
         &mut self,
-        (ctx_id, fence): (u32, Option<Fence>),
-        stream: &[u8],
+        order: Order,
+        stream: &GuestStream<'_, M>,
         in_fences: &[U64],
     ) -> Result<Reply, CommandError> {
+        let ctx_id = order.ctx_id;
         let now = self.counters.control_commands;
         self.context(ctx_id)?.drawn = now;
         let max = u64::from(self.config.limits().max_submit_bytes);
@@ -107,14 +141,9 @@ impl Gpu {
                 left: max,
             }));
         }
-        let in_fences: Vec<_> = in_fences.iter().map(|fence| fence.get()).collect();
-        let work = Work::Submit {
-            ctx_id,
-            stream,
-            in_fences: &in_fences,
-        };
-        run_work(&mut *self.renderer, work, fence)?;
-        Ok(Reply::NoData)
+        let in_fences = in_fences.iter().map(|fence| fence.get()).collect();
+        let operation = Operation::Submit { ctx_id, in_fences };
+        order.begin(&mut *self.renderer, operation.with(Data::Stream(stream)))
     }
 
     /// The VMM mapped guest memory elsewhere. A renderer that kept host addresses gets new ones;
@@ -133,10 +162,14 @@ impl Gpu {
             if let Some(backing) = &resource.backing
                 && resource.in_renderer()
             {
-                let detached = self.renderer.detach_backing(id);
+                let resource_id = id;
+                let detached = self
+                    .renderer
+                    .call(Operation::DetachBacking { resource_id }.call());
                 let pages = Pages { backing, memory };
-                let attached = self.renderer.attach_backing(id, &pages);
-                result = result.and(detached).and(attached);
+                let attach = Operation::AttachBacking { resource_id };
+                let attached = self.renderer.call(attach.with(Data::Pages(&pages)));
+                result = result.and(detached.map(drop)).and(attached.map(drop));
             }
         }
         result
@@ -166,16 +199,5 @@ impl Gpu {
             }
         }
         Ok(())
-    }
-}
-
-fn run_work(
-    renderer: &mut dyn Renderer,
-    work: Work<'_>,
-    fence: Option<Fence>,
-) -> Result<(), RendererError> {
-    match fence {
-        Some(fence) => renderer.run_fenced(work, fence),
-        None => run(renderer, work),
     }
 }

@@ -9,7 +9,7 @@ use crate::error::GuestError;
 use crate::geometry::Rect;
 use crate::pixel::{PixelFormat, row_bytes};
 use crate::protocol::wire::MemEntry;
-use crate::renderer::{Pages, Transfer3d};
+use crate::renderer::{Data, Operation, Pages, Transfer3d};
 use crate::resource::{Content, Pixels, Resource};
 use crate::response::Reply;
 use vm_memory::GuestMemoryBackend;
@@ -58,7 +58,8 @@ impl Gpu {
                 backing: &backing,
                 memory,
             };
-            self.renderer.attach_backing(id, &pages)?;
+            let attach = Operation::AttachBacking { resource_id: id };
+            self.renderer.call(attach.with(Data::Pages(&pages)))?;
         }
         self.resources
             .update(id, |resource| resource.backing = Some(backing))?;
@@ -71,7 +72,8 @@ impl Gpu {
             return Err(wrong(id, "has no backing"));
         }
         if resource.in_renderer() {
-            self.renderer.detach_backing(id)?;
+            let detach = Operation::DetachBacking { resource_id: id };
+            self.renderer.call(detach.call())?;
         }
         self.resources
             .update(id, |resource| resource.backing = None)?;
@@ -109,8 +111,12 @@ impl Gpu {
         } else {
             backing.check_rows(rows)?;
             let pages = Pages { backing, memory };
-            self.renderer
-                .transfer_to_host(0, id, &Transfer3d::of_rect(rect, offset), &pages)?;
+            let copy = Operation::TransferToHost {
+                ctx_id: 0,
+                resource_id: id,
+                transfer: Transfer3d::of_rect(rect, offset),
+            };
+            self.renderer.call(copy.with(Data::Pages(&pages)))?;
         }
         let bytes = (rows.len as u64).saturating_mul(rows.count.into());
         let total = &mut self.counters.transferred_bytes;

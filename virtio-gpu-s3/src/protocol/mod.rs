@@ -45,6 +45,9 @@ pub const CURSOR_SIZE: u32 = 64;
 /// Highest `ring_idx` a driver may use (VIRTIO 1.4 §5.7.6.7).
 pub const MAX_RING_IDX: u8 = 63;
 
+/// Fences that a submission may wait for: Linux sends one for each ring of its context at most.
+pub const MAX_IN_FENCES: u32 = MAX_RING_IDX as u32 + 1;
+
 /// `blob_mem`: the memory is the guest's.
 pub const BLOB_MEM_GUEST: u32 = 1;
 /// `blob_mem`: the memory is an object of a rendering context.

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who draws in 3D.
 
+mod call;
 mod cross_domain_error;
 mod null;
 mod pages;
@@ -14,13 +15,13 @@ use std::fs::File;
 use thiserror::Error;
 use vm_memory::FileOffset;
 
+pub use call::{Answer, Backing, Begun, Call, Completion, Data, Operation, StreamSource, Ticket};
 pub use cross_domain_error::CrossDomainError;
-pub use null::{NullControl, NullRenderer};
+pub use null::NullRenderer;
 pub(crate) use pages::Pages;
 pub use stream::StreamError;
 
 use crate::error::GuestError;
-use crate::fence::Fence;
 use crate::geometry::Rect;
 
 /// A renderer could not do what a valid request asked: the host's blame.
@@ -152,16 +153,19 @@ impl Transfer3d {
 
 /// A blob's memory on the host (`RESOURCE_MAP_BLOB`).
 #[derive(Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BlobMapping {
     /// The blob.
     pub resource_id: u32,
     /// The file whose first bytes are the blob's: what a VMM maps where the guest shall see them.
-    /// `None` where only the renderer reaches them, with [`Renderer::read_blob`] and
-    /// [`Renderer::write_blob`]: memory of OpenGL has an address in the renderer's process, and
-    /// no file.
+    /// `None` where only the renderer reaches them, with [`Operation::ReadBlob`] and
+    /// [`Operation::WriteBlob`]: memory of OpenGL has an address in the renderer's process, and
+    /// no file. It is no part of a message: it goes beside it.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub file: Option<File>,
     /// Where such memory lies, if the renderer is in this process; until the mapping ends. It need not be
     /// whole pages.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub address: Option<usize>,
     /// Bytes.
     pub size: u64,
@@ -234,35 +238,6 @@ impl fmt::Debug for dyn GuestPages + '_ {
     }
 }
 
-/// What a renderer may go on with when the call for it has returned, so that a fence tells its end.
-#[derive(Clone, Copy, Debug)]
-#[expect(
-    missing_docs,
-    reason = "the fields are those of the calls that are meant"
-)]
-pub enum Work<'a> {
-    /// [`Renderer::submit`]
-    Submit {
-        ctx_id: u32,
-        stream: &'a [u8],
-        in_fences: &'a [u64],
-    },
-    /// [`Renderer::transfer_to_host`]
-    TransferToHost {
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &'a Transfer3d,
-        pages: &'a dyn GuestPages,
-    },
-    /// [`Renderer::transfer_from_host`]
-    TransferFromHost {
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &'a Transfer3d,
-        pages: &'a dyn GuestPages,
-    },
-}
-
 /// Renders on behalf of guest contexts.
 ///
 /// Every id is one the device validated: it exists where it must and does not where it must not.
@@ -277,188 +252,25 @@ pub trait Renderer: Send + fmt::Debug {
     /// changes.
     fn capsets(&self) -> Vec<CapsetInfo>;
 
-    /// A capset's description.
+    /// Does what is asked, after everything that was [begun](Self::begin) before, and waits for
+    /// the answer.
     ///
     /// # Errors
-    /// Unknown id or version.
-    fn capset(&mut self, id: u32, version: u32) -> Result<Vec<u8>, RendererError>;
+    /// The renderer cannot, or refuses.
+    fn call(&mut self, call: Call<'_>) -> Result<Answer, RendererError>;
 
-    /// Makes a context; `context_init` holds the capset id in its low byte, 0 meaning any.
+    /// Begins what is asked, where the caller can go on without its answer. The call's data is
+    /// read before this returns; guest memory of a transfer is used until its answer is there.
     ///
-    /// # Errors
-    /// No such capset, or no memory.
-    fn create_context(
-        &mut self,
-        ctx_id: u32,
-        context_init: u32,
-        debug_name: &[u8],
-    ) -> Result<(), RendererError>;
-
-    /// Ends a context. Its fences signal.
-    ///
-    /// # Errors
-    /// The renderer failed; the context is gone for the device all the same.
-    fn destroy_context(&mut self, ctx_id: u32) -> Result<(), RendererError>;
-
-    /// Lets a context use a resource.
-    ///
-    /// # Errors
-    /// The renderer refused.
-    fn attach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError>;
-
-    /// Ends that.
-    ///
-    /// # Errors
-    /// The renderer refused.
-    fn detach_resource(&mut self, ctx_id: u32, resource_id: u32) -> Result<(), RendererError>;
-
-    /// Makes a resource, zeroed.
-    ///
-    /// # Errors
-    /// Impossible parameters, or no memory.
-    fn create_resource(
-        &mut self,
-        resource_id: u32,
-        params: &Resource3d,
-    ) -> Result<(), RendererError>;
-
-    /// Makes a resource of an object of a context, or of guest memory.
-    ///
-    /// # Errors
-    /// Impossible parameters, or no memory.
-    fn create_blob(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        params: &BlobParams,
-        pages: Option<&dyn GuestPages>,
-    ) -> Result<(), RendererError>;
-
-    /// Destroys a resource.
-    ///
-    /// # Errors
-    /// The renderer failed; the resource is gone for the device all the same.
-    fn destroy_resource(&mut self, resource_id: u32) -> Result<(), RendererError>;
-
-    /// The resource's guest memory from now on.
-    ///
-    /// # Errors
-    /// The renderer refused.
-    fn attach_backing(
-        &mut self,
-        resource_id: u32,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError>;
-
-    /// Ends that.
-    ///
-    /// # Errors
-    /// The renderer refused.
-    fn detach_backing(&mut self, resource_id: u32) -> Result<(), RendererError>;
-
-    /// Copies guest memory to the resource.
-    ///
-    /// # Errors
-    /// The box is outside the resource or the memory.
-    fn transfer_to_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError>;
-
-    /// Copies the resource to guest memory.
-    ///
-    /// # Errors
-    /// The box is outside the resource or the memory.
-    fn transfer_from_host(
-        &mut self,
-        ctx_id: u32,
-        resource_id: u32,
-        transfer: &Transfer3d,
-        pages: &dyn GuestPages,
-    ) -> Result<(), RendererError>;
-
-    /// Copies level 0 of a two-dimensional resource under `rect` to `target`, zeroed by the
-    /// caller: what a display shows where no buffer can be shared.
-    ///
-    /// # Errors
-    /// The resource cannot be read, or `rect` is outside.
-    fn read_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        target: &mut [u8],
-    ) -> Result<(), RendererError>;
-
-    /// Copies a blob's bytes from `offset` on to `target`, zeroed by the caller.
-    ///
-    /// # Errors
-    /// The blob cannot be read, or ends before.
-    fn read_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        target: &mut [u8],
-    ) -> Result<(), RendererError>;
-
-    /// Copies `source` to a blob's bytes from `offset` on. Like [`read_blob`](Self::read_blob) it
-    /// does up to 8 aligned bytes at once, as a processor would.
-    ///
-    /// # Errors
-    /// The blob cannot be written, or ends before.
-    fn write_blob(
-        &mut self,
-        resource_id: u32,
-        offset: u64,
-        source: &[u8],
-    ) -> Result<(), RendererError>;
-
-    /// Copies `source` to level 0 of a two-dimensional resource under `rect`: how a 2D resource
-    /// keeps its picture when a context attaches it.
-    ///
-    /// # Errors
-    /// The resource cannot be written, or `rect` is outside.
-    fn write_pixels(
-        &mut self,
-        resource_id: u32,
-        rect: Rect,
-        stride: usize,
-        source: &[u8],
-    ) -> Result<(), RendererError>;
-
-    /// Runs a command stream once `in_fences` (the guest's numbers) have signalled.
-    ///
-    /// # Errors
-    /// The stream is not valid.
-    fn submit(
-        &mut self,
-        ctx_id: u32,
-        stream: &[u8],
-        in_fences: &[u64],
-    ) -> Result<(), RendererError>;
-
-    /// Signals `fence` once everything submitted on its timeline has completed.
-    ///
-    /// # Errors
-    /// The renderer failed; the device answers the command at once.
-    fn create_fence(&mut self, fence: Fence) -> Result<(), RendererError>;
-
-    /// Does `work`, and then as [`create_fence`](Self::create_fence): in one call, for a renderer
-    /// that is far away. Work that is refused has no fence.
-    ///
-    /// # Errors
-    /// As those of the call for the work, or of `create_fence`.
-    fn run_fenced(&mut self, work: Work<'_>, fence: Fence) -> Result<(), RendererError> {
-        run(self, work)?;
-        self.create_fence(fence)
+    /// A renderer has a limit of calls in flight. One more waits here until there is room. A
+    /// renderer in this thread has none in flight, and answers at once.
+    fn begin(&mut self, call: Call<'_>, _ticket: Ticket) -> Begun {
+        Begun::Answered(self.call(call))
     }
 
-    /// Fences that signalled since the last call; one stands for all before it on its timeline.
-    /// Never waits.
-    fn poll(&mut self) -> Vec<Fence>;
+    /// What was finished since the last call, in order. Never waits. Calls in flight of a renderer
+    /// that has ended are not answered here: [`failure`](Self::failure) answers them all.
+    fn poll(&mut self) -> Vec<Completion>;
 
     /// Whether the caller is to be told when [`poll`](Self::poll) has something to give. One that
     /// polls all the time need not be, and telling it costs more than most work. It asks for it
@@ -472,20 +284,9 @@ pub trait Renderer: Send + fmt::Debug {
     /// fences come from [`poll`](Self::poll), as others do.
     fn release_waits(&mut self);
 
-    /// Makes a blob's memory ready for the guest's sight.
-    ///
-    /// # Errors
-    /// It is already, or nobody can reach it.
-    fn map_blob(&mut self, resource_id: u32) -> Result<BlobMapping, RendererError>;
-
-    /// Ends that.
-    ///
-    /// # Errors
-    /// It is not mapped.
-    fn unmap_blob(&mut self, resource_id: u32) -> Result<(), RendererError>;
-
-    /// Why the renderer ended by itself, if it did. Everything in it is lost then, fences too, and
-    /// every call that needs it fails with [`RendererError::Gone`] until it is started anew.
+    /// Why the renderer ended by itself, if it did. Everything in it is lost then, fences and calls
+    /// in flight too, and every call that needs it fails with [`RendererError::Gone`] until it is
+    /// started anew.
     fn failure(&self) -> Option<String>;
 
     /// The device has let go of everything it had in a renderer that ended by itself: start it
@@ -494,30 +295,4 @@ pub trait Renderer: Send + fmt::Debug {
     /// # Errors
     /// It cannot be started again.
     fn restart(&mut self) -> Result<(), RendererError>;
-}
-
-/// Does `work`, without a fence.
-///
-/// # Errors
-/// As those of the call for the work.
-pub fn run<R: Renderer + ?Sized>(renderer: &mut R, work: Work<'_>) -> Result<(), RendererError> {
-    match work {
-        Work::Submit {
-            ctx_id,
-            stream,
-            in_fences,
-        } => renderer.submit(ctx_id, stream, in_fences),
-        Work::TransferToHost {
-            ctx_id,
-            resource_id,
-            transfer,
-            pages,
-        } => renderer.transfer_to_host(ctx_id, resource_id, transfer, pages),
-        Work::TransferFromHost {
-            ctx_id,
-            resource_id,
-            transfer,
-            pages,
-        } => renderer.transfer_from_host(ctx_id, resource_id, transfer, pages),
-    }
 }

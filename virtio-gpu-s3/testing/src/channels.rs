@@ -19,12 +19,13 @@ use super::program::{
     Code, REGION_BYTES, first_byte, in_range, likely, reset_in_full, small_config,
 };
 use super::{Direct, GpuDriver, GuestRam, Region, WithFence, request};
+use crate::{RendererControl, ScriptedRenderer};
 use virtio_gpu_cross_domain::{CrossDomainConfig, CrossDomainRenderer};
 use virtio_gpu_s3::command::{Command, decode};
 use virtio_gpu_s3::protocol::wire::MemEntry;
 use virtio_gpu_s3::protocol::{COMMANDS, Queue, ResponseType};
 use virtio_gpu_s3::{
-    Activation, Counters, Gpu, GpuConfig, Limits, NullControl, NullRenderer, ResetKind, Token,
+    Activation, Counters, Gpu, GpuConfig, Limits, NullRenderer, Renderer, ResetKind, Token,
 };
 
 mod commands;
@@ -208,7 +209,7 @@ impl Wakes {
 
 struct Machine {
     driver: GpuDriver,
-    control: NullControl,
+    control: RendererControl,
     peer: Peer,
     wakes: Wakes,
     guest: Guest,
@@ -238,11 +239,11 @@ fn limits() -> Limits {
 impl Machine {
     fn new(renders: bool) -> Self {
         let peer = Peer::new();
-        let (beside, control) = NullRenderer::rendering();
-        let inner = if renders {
-            beside
+        let (beside, control) = ScriptedRenderer::new();
+        let inner: Box<dyn Renderer> = if renders {
+            Box::new(beside)
         } else {
-            NullRenderer::default()
+            Box::new(NullRenderer)
         };
         let config = CrossDomainConfig {
             wayland: peer.path().to_owned(),
@@ -250,7 +251,7 @@ impl Machine {
         };
         let wakes = Wakes::default();
         let told = wakes.clone();
-        let renderer = CrossDomainRenderer::new(Box::new(inner), &config, move || told.wake());
+        let renderer = CrossDomainRenderer::new(inner, &config, move || told.wake());
         let renderer = renderer.expect("a socket");
         let config = small_config().with_limits(limits());
         let config: GpuConfig = config.expect("valid limits");

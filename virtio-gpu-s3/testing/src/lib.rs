@@ -24,6 +24,7 @@ pub mod request;
 mod requests;
 pub mod scene;
 mod screen;
+mod scripted;
 
 use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -35,6 +36,7 @@ pub use program::{Step, run_program};
 pub use region::Region;
 pub use requests::run_requests;
 pub use screen::Screen;
+pub use scripted::{RendererControl, ScriptedRenderer};
 
 use virtio_gpu_s3::PixelFormat;
 use virtio_gpu_s3::command::BlobLayout;
@@ -42,8 +44,8 @@ use virtio_gpu_s3::protocol::{
     BLOB_MEM_GUEST, FLAG_FENCE, FLAG_INFO_RING_IDX, Queue, ResponseType, wire,
 };
 use virtio_gpu_s3::{
-    Activation, Gpu, GpuConfig, Image, NullControl, NullRenderer, Outcome, OutputConfig,
-    Outstanding, Rect, ResetKind, Response, Seen, Token,
+    Activation, Gpu, GpuConfig, Image, NullRenderer, Outcome, OutputConfig, Outstanding, Rect,
+    ResetKind, Response, Seen, Token,
 };
 
 /// Carries a request to a device.
@@ -137,13 +139,13 @@ impl GpuDriver<Direct> {
 
     /// The same with another configuration.
     pub fn with_config(config: GpuConfig) -> Self {
-        let gpu = Gpu::new(config, Box::new(NullRenderer::default()));
+        let gpu = Gpu::new(config, Box::new(NullRenderer));
         Self::with_gpu(gpu.expect("a valid configuration"), 64 << 20)
     }
 
     /// A driver of a device with a renderer and a screen.
-    pub fn rendering(width: u32, height: u32) -> (Self, NullControl, Screen) {
-        let (renderer, control) = NullRenderer::rendering();
+    pub fn rendering(width: u32, height: u32) -> (Self, RendererControl, Screen) {
+        let (renderer, control) = ScriptedRenderer::new();
         let gpu = Gpu::new(config(1, width, height), Box::new(renderer));
         let driver = Self::with_gpu(gpu.expect("a valid configuration"), 64 << 20);
         (driver, control, Screen::default())

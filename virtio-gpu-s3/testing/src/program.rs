@@ -9,10 +9,10 @@
 use std::array;
 
 use super::{Direct, GpuDriver, Region, Transport, config, request};
+use crate::{RendererControl, ScriptedRenderer};
 use virtio_gpu_s3::protocol::{COMMANDS, CommandInfo, Queue, wire};
 use virtio_gpu_s3::{
-    Activation, Counters, Gpu, GpuConfig, Limits, NullControl, NullRenderer, OutputConfig, Rect,
-    ResetKind, Seen,
+    Activation, Counters, Gpu, GpuConfig, Limits, OutputConfig, Rect, ResetKind, Seen,
 };
 use vm_memory::GuestMemoryMmap;
 use zerocopy::{FromBytes, IntoBytes};
@@ -168,7 +168,7 @@ impl Code<'_> {
 
 struct Machine {
     driver: GpuDriver,
-    control: NullControl,
+    control: RendererControl,
     frozen: bool,
     /// A viewer's, by scanout.
     seen: [Seen; 2],
@@ -177,7 +177,7 @@ struct Machine {
 impl Machine {
     /// A device that renders, with limits that a short program meets.
     fn new() -> Self {
-        let (renderer, control) = NullRenderer::rendering();
+        let (renderer, control) = ScriptedRenderer::new();
         let config = small_config();
         let gpu = Gpu::new(config, Box::new(renderer));
         let gpu = gpu.expect("a valid configuration");
@@ -364,7 +364,7 @@ impl Machine {
         let Ok(saved) = self.driver.gpu().save() else {
             return;
         };
-        let (renderer, control) = NullRenderer::rendering();
+        let (renderer, control) = ScriptedRenderer::new();
         let gpu = Gpu::restore(small_config(), Box::new(renderer), saved.clone());
         let gpu = gpu.expect("what was saved can be restored");
         assert_eq!(gpu.save(), Ok(saved));
@@ -386,7 +386,7 @@ impl Machine {
 }
 
 /// Nothing is left of the guest, and another one comes.
-pub(super) fn reset_in_full(gpu: &mut Gpu, control: &NullControl) {
+pub(super) fn reset_in_full(gpu: &mut Gpu, control: &RendererControl) {
     gpu.reset(ResetKind::Full);
     let status = gpu.status();
     assert_eq!((status.resources, status.contexts), (0, 0));

@@ -4,10 +4,11 @@
 
 use super::program::{RAM_BYTES, REGION_BYTES, small_config};
 use super::{Direct, GpuDriver, Region, Transport, request};
+use crate::ScriptedRenderer;
 use virtio_gpu_s3::command;
 use virtio_gpu_s3::protocol::{COMMANDS, Queue, wire};
+use virtio_gpu_s3::renderer::Resource3d;
 use virtio_gpu_s3::renderer::stream::{Growth, Target, check};
-use virtio_gpu_s3::renderer::{NullRenderer, Resource3d};
 use virtio_gpu_s3::{Activation, Counters, Gpu, ResetKind};
 
 /// Sends requests to a device whose renderer does nothing real, and reads each as a command stream
@@ -19,7 +20,7 @@ use virtio_gpu_s3::{Activation, Counters, Gpu, ResetKind};
 /// # Panics
 /// The device did what no guest may bring it to.
 pub fn run_requests(mut bytes: &[u8]) -> Counters {
-    let (renderer, control) = NullRenderer::rendering();
+    let (renderer, control) = ScriptedRenderer::new();
     let gpu = Gpu::new(small_config(), Box::new(renderer));
     let gpu = gpu.expect("a valid configuration");
     let gpu = gpu.with_host_visible(Box::new(Region::new(REGION_BYTES)));

@@ -8,10 +8,12 @@ use virtio_gpu_s3::command::BlobLayout;
 use virtio_gpu_s3::protocol::{CommandId, ResponseType};
 use virtio_gpu_s3::renderer::Resource3d;
 use virtio_gpu_s3::{
-    Activation, Gpu, Image, Limits, LookError, NullControl, NullRenderer, PixelFormat, Rect,
-    RendererError, ResetKind, Seen,
+    Activation, Gpu, Image, Limits, LookError, PixelFormat, Rect, RendererError, ResetKind, Seen,
 };
-use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, Screen, config, pattern, request};
+use virtio_gpu_s3_testing::{
+    GpuDriver, GuestBuffer, Layout, RendererControl, Screen, ScriptedRenderer, config, pattern,
+    request,
+};
 use vm_memory::GuestMemoryMmap;
 
 const OK: ResponseType = ResponseType::OK_NODATA;
@@ -37,7 +39,7 @@ fn fill(resource: u32, value: u32) -> Vec<u8> {
 }
 
 /// Texture 10 of context 1 on scanout 0, red and flushed.
-fn with_texture() -> (GpuDriver, NullControl) {
+fn with_texture() -> (GpuDriver, RendererControl) {
     let (mut driver, control, _) = GpuDriver::rendering(WIDTH, HEIGHT);
     assert_eq!(driver.in_context(1, request::ctx_create(2)), OK);
     make_texture(&mut driver, 10);
@@ -58,7 +60,7 @@ fn draw(driver: &mut GpuDriver, colour: u32) {
 }
 
 /// Blob 20 of guest memory on scanout 0, and that memory.
-fn with_blob() -> (GpuDriver, NullControl, GuestBuffer) {
+fn with_blob() -> (GpuDriver, RendererControl, GuestBuffer) {
     let (mut driver, control, _) = GpuDriver::rendering(WIDTH, HEIGHT);
     let buffer = driver.ram.alloc(BYTES, Layout::Pages);
     let size = u64::try_from(BYTES).unwrap();
@@ -106,7 +108,7 @@ fn a_flush_that_nobody_looks_at_reads_nothing_and_makes_no_copy() {
 
 #[test]
 fn a_copy_is_charged_when_a_scanout_is_set_so_that_no_look_fails_for_memory() {
-    let (renderer, _) = NullRenderer::rendering();
+    let (renderer, _) = ScriptedRenderer::new();
     let limits = Limits {
         max_host_bytes: 2048,
         ..Limits::default()
@@ -243,6 +245,18 @@ fn a_reset_that_nobody_announced_still_reads_nothing_while_the_guest_sleeps() {
 }
 
 #[test]
+fn a_quiet_device_reads_nothing_more_though_no_reset_follows() {
+    let (mut driver, control) = with_texture();
+    assert_eq!(colour(&look(&mut driver).unwrap()), RED);
+    draw(&mut driver, 0x0000_ff00);
+    control.fail_after(0);
+    driver.quiesce().unwrap();
+    let calls = control.calls();
+    assert_eq!(colour(&look(&mut driver).unwrap()), RED);
+    assert_eq!(control.calls(), calls);
+}
+
+#[test]
 fn what_cannot_be_read_before_a_sleep_comes_with_the_first_flush_after_it() {
     let (mut driver, control) = with_texture();
     let mut screen = Screen::default();
@@ -285,7 +299,7 @@ fn a_saved_picture_that_was_not_read_is_shown_by_the_next_flush() {
     driver.quiesce().unwrap();
     let read = driver.gpu().save().unwrap();
     for (saved, shown, awaits) in [(unread, BLACK, true), (read, RED, false)] {
-        let renderer = Box::new(NullRenderer::rendering().0);
+        let renderer = Box::new(ScriptedRenderer::new().0);
         let gpu = Gpu::restore(config(1, WIDTH, HEIGHT), renderer, saved).unwrap();
         gpu.assert_consistent();
         assert_eq!(gpu.awaits_flush(0), awaits);
@@ -339,6 +353,30 @@ fn setting_a_scanout_to_what_it_shows_already_changes_nothing() {
     assert_eq!(control.calls(), calls);
     assert_eq!(driver.set_scanout(0, 10, CORNER), OK);
     assert_eq!(screen.look(&mut driver).take_damage(), [(0, CORNER)]);
+}
+
+#[test]
+fn a_scanout_of_a_part_shows_that_part_at_its_own_size() {
+    let (mut driver, _) = with_texture();
+    let buffer = driver.ram.alloc(BYTES, Layout::Pages);
+    assert_eq!(driver.attach(10, &buffer), OK);
+    driver.ram.write(&buffer, 0, &pattern(4, BYTES));
+    let whole = request::whole(&TEXTURE);
+    let transfer = request::transfer_3d(CommandId::TRANSFER_TO_HOST_3D, 10, &whole);
+    assert_eq!(driver.in_context(1, transfer), OK);
+    assert_eq!(driver.flush(10, WHOLE), OK);
+    let whole = look(&mut driver).unwrap();
+    let part = Rect {
+        x: 9,
+        y: 5,
+        ..CORNER
+    };
+    assert_eq!(driver.set_scanout(0, 10, part), OK);
+    let image = look(&mut driver).unwrap();
+    assert_eq!((image.width, image.height), (4, 4));
+    for (x, y) in [(0, 0), (3, 0), (0, 3), (3, 3)] {
+        assert_eq!(image.pixel(x, y), whole.pixel(x + 9, y + 5));
+    }
 }
 
 #[test]
@@ -420,7 +458,7 @@ fn a_viewer_sees_a_scanout_go_off_and_come_back_at_another_size() {
 
 #[test]
 fn a_shown_2d_resource_keeps_its_picture_with_us_when_the_renderer_gets_it() {
-    let (renderer, control) = NullRenderer::rendering();
+    let (renderer, control) = ScriptedRenderer::new();
     let gpu = Gpu::new(config(2, WIDTH, HEIGHT), Box::new(renderer)).unwrap();
     let mut driver = GpuDriver::with_gpu(gpu, 8 << 20);
     let buffer = driver.framebuffer(0, 5, PixelFormat::BGRX, WIDTH, HEIGHT);
@@ -448,7 +486,7 @@ fn a_2d_resource_that_no_scanout_shows_leaves_no_copy_behind() {
 
 #[test]
 fn there_is_no_attachment_without_room_for_the_copies_that_it_takes() {
-    let (renderer, control) = NullRenderer::rendering();
+    let (renderer, control) = ScriptedRenderer::new();
     let limits = Limits {
         max_host_bytes: 3000,
         ..Limits::default()

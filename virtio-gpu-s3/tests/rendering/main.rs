@@ -3,14 +3,14 @@
 //! Contexts, 3D resources and fences, on the renderer that only keeps bytes.
 
 mod fences;
+mod in_flight;
 
 use virtio_gpu_s3::command::BlobLayout;
 use virtio_gpu_s3::protocol::{CommandId, Queue, ResponseType, wire};
 use virtio_gpu_s3::renderer::{Resource3d, Transfer3d};
-use virtio_gpu_s3::{
-    Activation, Gpu, Limits, NullControl, NullRenderer, PixelFormat, Rect, ResetKind, Response,
-};
+use virtio_gpu_s3::{Activation, Gpu, Limits, PixelFormat, Rect, ResetKind, Response};
 use virtio_gpu_s3_testing::{GpuDriver, GuestBuffer, Layout, Screen, config, pattern, request};
+use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer};
 
 const OK: ResponseType = ResponseType::OK_NODATA;
 const UNSPEC: ResponseType = ResponseType::ERR_UNSPEC;
@@ -26,8 +26,17 @@ fn fill(resource: u32, value: u32) -> Vec<u8> {
     request::submit_3d(&[1, resource, value])
 }
 
+/// A driver of a device with one limit set.
+fn limited(limit: &str, value: u64) -> (GpuDriver, RendererControl) {
+    let limits = Limits::default().with(limit, value).unwrap();
+    let (renderer, control) = ScriptedRenderer::new();
+    let config = config(1, 32, 16).with_limits(limits).unwrap();
+    let gpu = Gpu::new(config, Box::new(renderer)).unwrap();
+    (GpuDriver::with_gpu(gpu, 64 << 20), control)
+}
+
 /// A driver with context 1, and texture 10 with a backing attached to it.
-fn with_texture() -> (GpuDriver, NullControl, Screen, GuestBuffer) {
+fn with_texture() -> (GpuDriver, RendererControl, Screen, GuestBuffer) {
     let (mut driver, control, screen) = GpuDriver::rendering(32, 16);
     let buffer = driver.ram.alloc(32 * 16 * 4, Layout::Pages);
     assert_eq!(driver.in_context(1, request::ctx_create(2)), OK);
@@ -175,7 +184,7 @@ fn textures_of_impossible_sizes_never_reach_the_renderer() {
 
 #[test]
 fn renderer_memory_is_capped_over_all_resources_and_may_be_used_up() {
-    let (renderer, _) = NullRenderer::rendering();
+    let (renderer, _) = ScriptedRenderer::new();
     let limits = Limits {
         max_renderer_bytes: 2 * 32 * 16 * 4,
         ..Limits::default()

@@ -18,9 +18,9 @@ fn lines() -> (Line, Line) {
     (ours.line(), theirs.line())
 }
 
-fn take(slot: &Slot<'_>) -> Result<Option<Vec<u8>>, MessageError> {
+fn take(reader: &mut Reader) -> Result<Option<Vec<u8>>, MessageError> {
     let mut bytes = vec![0; MAX_HEAD];
-    let length = slot.take(&mut bytes)?;
+    let length = reader.take(&mut bytes)?;
     Ok(length.map(|length| bytes[..length].to_vec()))
 }
 
@@ -38,55 +38,62 @@ const fn on_global(id: u64) -> Fence {
 }
 
 #[test]
-fn a_message_is_taken_once_by_who_looks_and_refused_for_who_sleeps() {
+fn messages_are_taken_once_and_in_order_and_who_sleeps_is_to_be_waked_once() {
     let (device, renderer) = lines();
-    let (put, taken) = (device.calls(), renderer.calls());
-    assert_eq!(take(&taken), Ok(None));
-    for message in [&[1_u8, 2, 3][..], &[4; MAX_HEAD], &[]] {
-        assert!(put.put(message));
-        assert!(!put.put(&[9]), "one at a time");
-        assert!(taken.is_full() && !taken.sleep());
-        assert_eq!(take(&taken), Ok(Some(message.to_vec())));
-        assert_eq!(take(&taken), Ok(None));
+    let (mut writer, mut replies) = device.device();
+    let (_, mut reader) = renderer.renderer();
+    assert_eq!(take(&mut reader), Ok(None));
+    let messages = [&[1_u8, 2, 3][..], &[4; MAX_HEAD], &[]];
+    // Round the ring, more than once.
+    for _ in 0..SLOTS {
+        for message in messages {
+            assert_eq!(writer.put(message), Ok(false));
+        }
+        assert!(reader.has_news() && !reader.sleep());
+        for message in messages {
+            assert_eq!(take(&mut reader), Ok(Some(message.to_vec())));
+        }
+        assert_eq!(take(&mut reader), Ok(None));
     }
-    assert!(!put.put(&[0; MAX_HEAD + 1]));
-    assert!(taken.sleep());
-    assert!(!put.put(&[1]));
-    taken.wake();
-    assert!(put.put(&[1]));
-    // The other slot is another one.
-    assert_eq!(take(&device.answers()), Ok(None));
+    let longer = writer.put(&[0; MAX_HEAD + 1]);
+    assert_eq!(longer, Err(MessageError::Encode));
+    assert!(reader.sleep());
+    assert_eq!(writer.put(&[1]), Ok(true));
+    assert_eq!(writer.put(&[2]), Ok(false));
+    reader.wake();
+    // The other ring is another one.
+    assert_eq!(take(&mut replies), Ok(None));
 }
 
 #[test]
-fn every_message_goes_one_way_and_none_is_lost_whenever_the_reader_falls_asleep() {
+fn no_message_is_lost_whenever_the_reader_falls_asleep() {
     let (device, renderer) = lines();
-    let (socket, sleeper) = channel::<u32>();
-    let answered = Arc::new(AtomicU32::new(0));
-    let seen = Arc::clone(&answered);
+    let (socket, sleeper) = channel::<()>();
+    let taken = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&taken);
     const COUNT: u32 = 20_000;
     let reader = thread::spawn(move || {
-        let slot = renderer.calls();
+        let (_, mut reader) = renderer.renderer();
         for expected in 1..=COUNT {
             let looks = expected % 7;
-            let found = (0..looks).any(|_| slot.is_full());
-            let message = if found || !slot.sleep() {
-                let bytes = take(&slot).unwrap().unwrap();
-                u32::from_le_bytes(bytes.try_into().unwrap())
-            } else {
-                let message = sleeper.recv_timeout(Duration::from_secs(60)).unwrap();
-                slot.wake();
-                message
-            };
-            assert_eq!(message, expected);
-            seen.store(message, Ordering::Release);
+            let found = (0..looks).any(|_| reader.has_news());
+            while !found && reader.sleep() {
+                sleeper.recv_timeout(Duration::from_secs(60)).unwrap();
+                reader.wake();
+            }
+            let bytes = take(&mut reader).unwrap().unwrap();
+            assert_eq!(u32::from_le_bytes(bytes.try_into().unwrap()), expected);
+            seen.store(expected, Ordering::Release);
         }
     });
+    let (mut writer, _) = device.device();
     for number in 1..=COUNT {
-        if !device.calls().put(&number.to_le_bytes()) {
-            socket.send(number).unwrap();
+        if writer.put(&number.to_le_bytes()).unwrap() {
+            socket.send(()).unwrap();
         }
-        while answered.load(Ordering::Acquire) != number {
+        // Sometimes one at a time, sometimes as many as there is room for.
+        let most = if number % 1000 < 500 { 0 } else { SLOTS - 1 };
+        while number - taken.load(Ordering::Acquire) > most {
             assert!(!reader.is_finished());
             thread::yield_now();
         }
@@ -98,34 +105,42 @@ fn every_message_goes_one_way_and_none_is_lost_whenever_the_reader_falls_asleep(
 fn fences_come_in_order_and_as_they_were() {
     let (device, renderer) = lines();
     let mut writer = FenceWriter::new(renderer);
-    let mut reader = FenceReader::new(device.clone());
-    assert!(!writer.put(&[on_ring(1)]), "nobody looks");
-    device.look_for_fences(true);
+    let mut reader = FenceReader::new(device);
     let all = [on_ring(u64::MAX), on_global(0), on_global(u64::MAX)];
     // Round the ring, more than once.
     for _ in 0..FENCE_ROOM {
-        assert!(writer.put(&all));
+        assert_eq!(writer.put(&all), []);
         let mut taken = Vec::new();
         reader.take(&mut taken).unwrap();
         assert_eq!(taken, all);
     }
-    device.look_for_fences(false);
-    assert!(!writer.put(&all));
+}
+
+#[test]
+fn who_wants_news_is_told_once_until_it_asks_again() {
+    let (device, renderer) = lines();
+    assert!(renderer.has_to_tell(), "nobody asked");
+    assert!(!renderer.has_to_tell());
+    device.want_news(true);
+    assert!(renderer.has_to_tell() && !renderer.has_to_tell());
+    device.want_news(true);
+    device.want_news(false);
+    assert!(!renderer.has_to_tell());
 }
 
 #[test]
 fn fences_that_find_no_room_are_refused_and_come_again_when_there_is() {
     let (device, renderer) = lines();
     let mut writer = FenceWriter::new(renderer);
-    let mut reader = FenceReader::new(device.clone());
-    device.look_for_fences(true);
+    let mut reader = FenceReader::new(device);
     let full: Vec<_> = (0..FENCE_ROOM.into()).map(on_global).collect();
-    assert!(writer.put(&full));
-    assert!(!writer.put(&[on_global(999)]));
+    assert_eq!(writer.put(&full), []);
+    let more = [on_global(999), on_global(1000)];
+    assert_eq!(writer.put(&more), more);
     let mut taken = Vec::new();
     reader.take(&mut taken).unwrap();
     assert_eq!(taken, full);
-    assert!(writer.put(&[on_global(999)]));
+    assert_eq!(writer.put(&more), []);
 }
 
 #[test]
@@ -135,20 +150,19 @@ fn a_fence_is_either_seen_by_the_last_look_or_told() {
     let mut writer = FenceWriter::new(renderer);
     let mut reader = FenceReader::new(device.clone());
     for id in 0..2000 {
-        device.look_for_fences(true);
+        device.want_news(false);
         told.store(false, Ordering::SeqCst);
         let telling = Arc::clone(&told);
         let signal = thread::spawn(move || {
-            if !writer.put(&[on_global(id)]) {
-                telling.store(true, Ordering::SeqCst);
-            }
+            assert_eq!(writer.put(&[on_global(id)]), []);
+            telling.store(writer.has_to_tell(), Ordering::SeqCst);
             writer
         });
         // Somewhere in the middle of it.
         for _ in 0..id % 50 {
             thread::yield_now();
         }
-        device.look_for_fences(false);
+        device.want_news(true);
         let mut taken = Vec::new();
         reader.take(&mut taken).unwrap();
         writer = signal.join().unwrap();
@@ -159,27 +173,26 @@ fn a_fence_is_either_seen_by_the_last_look_or_told() {
 
 #[test]
 fn a_length_that_no_message_has_is_refused_before_a_byte_is_copied() {
-    let (device, renderer) = lines();
     for length in [u32::try_from(MAX_HEAD).unwrap() + 1, 1 << 31, u32::MAX] {
-        renderer.word(ANSWER_BYTES).store(length, Ordering::Relaxed);
-        renderer.word(ANSWER).store(FULL, Ordering::Release);
+        let (device, renderer) = lines();
+        let slot = renderer.word(REPLIES.slots);
+        slot.store(length, Ordering::Relaxed);
+        renderer.word(REPLIES.put).store(1, Ordering::Release);
         let mut target = [7; 2 * MAX_HEAD];
-        let refused = device.answers().take(&mut target);
+        let (_, mut replies) = device.device();
+        let refused = replies.take(&mut target);
         assert_eq!(refused, Err(MessageError::Decode));
         assert_eq!(target, [7; 2 * MAX_HEAD]);
     }
 }
 
 #[test]
-fn a_word_that_means_nothing_is_neither_a_message_nor_a_reader_that_looks() {
-    let (device, renderer) = lines();
-    for word in [3, u32::MAX] {
-        renderer.word(ANSWER).store(word, Ordering::Relaxed);
-        renderer.word(CALL).store(word, Ordering::Relaxed);
-        // The device asks through the socket, and finds that it can neither take nor wait.
-        assert!(!device.calls().put(&[1]));
-        assert!(!device.answers().is_full() && !device.answers().sleep());
-        assert_eq!(take(&device.answers()), Ok(None));
+fn more_messages_than_there_is_room_for_are_refused() {
+    for put in [SLOTS + 1, 1 << 31, u32::MAX] {
+        let (device, renderer) = lines();
+        renderer.word(REPLIES.put).store(put, Ordering::Release);
+        let (_, mut replies) = device.device();
+        assert_eq!(take(&mut replies), Err(MessageError::Decode));
     }
 }
 
@@ -219,16 +232,18 @@ fn a_renderer_that_writes_all_over_the_line_costs_the_device_no_time() {
     });
     let start = Instant::now();
     let mut reader = FenceReader::new(device.clone());
+    let (mut requests, mut replies) = device.device();
     let (mut target, mut fences) = ([0; MAX_HEAD], Vec::new());
     while start.elapsed() < Duration::from_millis(300) {
         let before = Instant::now();
-        device.calls().put(&[1; 64]);
-        // Any answer will do, but for one that is longer than any.
-        if let Ok(Some(length)) = device.answers().take(&mut target) {
+        requests.put(&[1; 64]).unwrap();
+        // Any reply will do, but for one that is longer than any.
+        if let Ok(Some(length)) = replies.take(&mut target) {
             assert!(length <= MAX_HEAD);
         }
-        device.answers().sleep();
-        device.answers().wake();
+        replies.sleep();
+        replies.wake();
+        device.want_news(true);
         fences.clear();
         drop(reader.take(&mut fences));
         assert!(fences.len() <= FENCE_ROOM as usize);

@@ -3,17 +3,20 @@
 
 //! How calls come to the renderer.
 
+use std::collections::VecDeque;
 use std::mem;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use virtio_gpu_rutabaga::RutabagaRenderer;
 use virtio_gpu_s3::Fence;
+use virtio_gpu_s3::renderer::{Answer, BlobMapping};
 
 use crate::channel::{Buffer, Channel, ChannelError};
-use crate::line::{FenceWriter, Line};
-use crate::protocol::{Head, MAX_FENCES};
+use crate::line::{FenceWriter, Line, Reader, Writer};
+use crate::protocol::{Encoder, MAX_FENCES, MAX_HEAD, Reply, Request, WAKE, decode};
 use host_util::adaptive_polling::{AdaptivePolling, FOR_RENDERER};
 
 /// Looks at the line between two at what takes a system call.
@@ -37,93 +40,167 @@ impl Idle for RutabagaRenderer {
     }
 }
 
+/// What the device is told through the socket for fences, on whichever thread there is something to tell.
+#[derive(Debug)]
+pub(super) struct News {
+    socket: Arc<Channel>,
+    /// virglrenderer signals on its thread for fences, and on that of calls.
+    fences: Mutex<FenceWriter>,
+}
+
+impl News {
+    pub(super) fn new(socket: Arc<Channel>, line: Line) -> Self {
+        let fences = Mutex::new(FenceWriter::new(line));
+        Self { socket, fences }
+    }
+
+    /// Fences signalled. The socket never fills: the device reads it whatever else it does, and has few fences
+    /// outstanding.
+    pub(super) fn signalled(&self, fences: &[Fence]) {
+        let mut writer = self.fences.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = writer.put(fences);
+        for fences in rest.chunks(MAX_FENCES / 8) {
+            self.send(fences);
+        }
+        if rest.is_empty() && writer.has_to_tell() {
+            self.send(&[]);
+        }
+    }
+
+    fn send(&self, fences: &[Fence]) {
+        // Where it fails the device is gone, and this process next.
+        if let Ok(message) = postcard::to_allocvec(fences) {
+            drop(self.socket.send(&message, None));
+        }
+    }
+}
+
 /// Both ways of calls.
 #[derive(Debug)]
 pub(super) struct Calls<'a> {
     socket: &'a Channel,
-    line: &'a Line,
+    line: Line,
+    requests: Reader,
+    replies: Writer,
+    news: &'a News,
+    encoder: Encoder,
+    buffer: Buffer,
+    /// Those that came before the requests that they belong to were taken.
+    files: VecDeque<OwnedFd>,
     polling: AdaptivePolling,
     looks: u32,
 }
 
 impl<'a> Calls<'a> {
-    pub(super) fn new(socket: &'a Channel, line: &'a Line) -> Self {
+    pub(super) fn new(socket: &'a Channel, line: Line, news: &'a News) -> Self {
+        let (replies, requests) = line.renderer();
         Self {
             socket,
             line,
+            requests,
+            replies,
+            news,
+            encoder: Encoder::default(),
+            buffer: Buffer::new(),
+            files: VecDeque::new(),
             polling: AdaptivePolling::default(),
             looks: 0,
         }
     }
 
-    /// The next call, and the file that comes with it.
-    pub(super) fn next<'b>(
-        &mut self,
-        buffer: &'b mut Buffer,
-        idle: &mut impl Idle,
-    ) -> Result<(&'b [u8], Option<OwnedFd>), ChannelError> {
-        let slot = self.line.calls();
-        let mut called = false;
+    /// The next request.
+    pub(super) fn next(&mut self, idle: &mut impl Idle) -> Result<Request, ChannelError> {
+        self.look_around(idle)?;
+        if !self.requests.has_news() {
+            self.wait_for_request(idle)?;
+        }
+        let requests = &mut self.requests;
+        let message = self.buffer.fill(|room| requests.take(room))?;
+        Ok(decode(message)?)
+    }
+
+    fn wait_for_request(&mut self, idle: &mut impl Idle) -> Result<(), ChannelError> {
         let mut polling = mem::take(&mut self.polling);
+        let mut looked = Ok(());
         polling.look(FOR_RENDERER, || {
-            called = self.is_called(idle);
-            called || slot.is_full()
+            looked = self.look_around(idle);
+            looked.is_err() || self.requests.has_news()
         });
-        // Asleep, calls come through the socket only.
-        while !called && slot.sleep() {
-            called = self.is_ready(idle, None);
-            slot.wake();
+        looked?;
+        while self.requests.sleep() {
+            let waited = self.wait(idle, None);
+            self.requests.wake();
+            waited?;
         }
         polling.found();
         self.polling = polling;
-        if called {
-            return self.socket.receive_with_fd(buffer);
-        }
-        let message = buffer.fill(|room| slot.take(room))?;
-        Ok((message, None))
+        Ok(())
     }
 
-    /// The answer to one that came.
-    pub(super) fn answer(&self, head: &Head) -> Result<(), ChannelError> {
-        if self.line.answers().put(head.bytes()) {
-            return Ok(());
+    /// The file that belongs to the request.
+    pub(super) fn file(&mut self) -> Result<OwnedFd, ChannelError> {
+        loop {
+            if let Some(file) = self.files.pop_front() {
+                return Ok(file);
+            }
+            self.receive()?;
         }
-        self.socket.send(head.bytes(), &[], None)
     }
 
-    /// Whether there is a call in the socket, looked for now and then.
-    fn is_called(&mut self, idle: &mut impl Idle) -> bool {
+    /// The reply to a request. `in_flight`: nobody waits for it.
+    pub(super) fn reply(&mut self, reply: &Reply, in_flight: bool) -> Result<(), ChannelError> {
+        let file = match reply {
+            Ok(Answer::Mapped(BlobMapping { file, .. })) => file.as_ref(),
+            _ => None,
+        };
+        let message = self.encoder.encode(reply)?;
+        let wakes = if file.is_some() || message.len() > MAX_HEAD {
+            self.socket.send(message, file.map(AsFd::as_fd))?;
+            self.replies.put(&[])?
+        } else {
+            self.replies.put(message)?
+        };
+        if wakes {
+            self.socket.send(&WAKE, None)?;
+        } else if in_flight && self.line.has_to_tell() {
+            self.news.send(&[]);
+        }
+        Ok(())
+    }
+
+    /// Looks now and then at what takes a system call.
+    fn look_around(&mut self, idle: &mut impl Idle) -> Result<(), ChannelError> {
         self.looks = self.looks.wrapping_add(1);
-        self.looks.is_multiple_of(LOOKS) && self.is_ready(idle, Some(&Timespec::default()))
+        if self.looks.is_multiple_of(LOOKS) {
+            self.wait(idle, Some(&Timespec::default()))?;
+        }
+        Ok(())
     }
 
-    /// Whether there is a call in the socket, or who makes them is gone, within the time given.
-    fn is_ready(&self, idle: &mut impl Idle, limit: Option<&Timespec>) -> bool {
+    /// Waits, at most so long, for something in the socket or something to do meanwhile.
+    fn wait(&mut self, idle: &mut impl Idle, limit: Option<&Timespec>) -> Result<(), ChannelError> {
         let work = idle.descriptor();
         let call = PollFd::new(self.socket, PollFlags::IN);
         let mut fds = [call.clone(), call];
         if let Some(work) = &work {
             fds[1] = PollFd::new(work, PollFlags::IN);
         }
-        // What fails is left to the call's own receiving.
-        let failed = !matches!(poll(&mut fds, limit), Ok(_) | Err(Errno::INTR));
+        match poll(&mut fds, limit) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
         let [called, due] = fds.map(|fd| !fd.revents().is_empty());
         if work.is_some() && due {
             idle.work();
         }
-        failed || called
+        if called { self.receive() } else { Ok(()) }
     }
-}
 
-/// Tells the device of fences, on whichever thread they signalled.
-pub(super) fn tell(socket: &Channel, line: &mut FenceWriter, fences: &[Fence]) {
-    if line.put(fences) {
-        return;
-    }
-    for fences in fences.chunks(MAX_FENCES / 8) {
-        // Where it fails the device is gone, and this process next.
-        if let Ok(head) = Head::of(&fences) {
-            drop(socket.send(head.bytes(), &[], None));
-        }
+    /// A word that there is a request, or a request's file.
+    fn receive(&mut self) -> Result<(), ChannelError> {
+        let (_, file) = self.socket.receive_with_fd(&mut self.buffer)?;
+        self.files.extend(file);
+        Ok(())
     }
 }

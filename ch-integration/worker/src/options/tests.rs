@@ -8,7 +8,7 @@ mod round_trip;
 
 use serde::{Deserialize, Serialize};
 use virtio_gpu_s3::protocol::wire::RespEdid;
-use virtio_gpu_s3::testing::{GpuDriver, request};
+use virtio_gpu_s3_testing::{GpuDriver, request};
 
 use super::*;
 

@@ -4,10 +4,11 @@
 
 use virtio_gpu_s3::protocol::{CommandId, ResponseType};
 use virtio_gpu_s3::renderer::{Renderer, Resource3d};
-use virtio_gpu_s3::{Gpu, Limits, NullControl, NullRenderer, PixelFormat, Rect};
+use virtio_gpu_s3::{Gpu, Limits, PixelFormat, Rect};
 use virtio_gpu_s3_testing::{
     GpuDriver, Layout, Region, Screen, WithFence, config, pattern, request,
 };
+use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer};
 
 use crate::compositor::Compositor;
 use crate::proxy;
@@ -100,7 +101,7 @@ impl Guest {
     }
 
     /// Fences of the context and of all, with work and without.
-    fn fence(&mut self, control: &NullControl) {
+    fn fence(&mut self, control: &RendererControl) {
         control.hold_fences(true);
         for (ring_idx, work) in [
             (None, request::submit_3d(&[])),
@@ -122,7 +123,7 @@ impl Guest {
     }
 
     /// Everything that a renderer is asked for.
-    fn see_it_all(mut self, control: &NullControl) -> Seen {
+    fn see_it_all(mut self, control: &RendererControl) -> Seen {
         self.run(0, request::get_capset_info(0));
         self.run(0, request::get_capset(2, 1));
         self.run(1, request::ctx_create(2));
@@ -140,10 +141,10 @@ impl Guest {
 
 #[test]
 fn another_renderers_work_is_answered_as_without_channels() {
-    let (renderer, control) = NullRenderer::rendering();
+    let (renderer, control) = ScriptedRenderer::new();
     let alone = Guest::new(Box::new(renderer)).see_it_all(&control);
     let compositor = Compositor::new();
-    let (renderer, control) = NullRenderer::rendering();
+    let (renderer, control) = ScriptedRenderer::new();
     let (renderer, _wakes) = proxy::renderer(renderer, compositor.path(), Limits::default());
     let beside = Guest::new(renderer).see_it_all(&control);
     assert_eq!(beside, alone);

@@ -17,7 +17,7 @@ fn limited(compositor: &Compositor, limits: &[(&str, u64)]) -> Proxy {
     let all = limits.iter().fold(Limits::default(), |all, (name, value)| {
         all.with(name, *value).unwrap()
     });
-    Proxy::with(NullRenderer::default(), compositor.path(), all)
+    Proxy::with(NullRenderer, compositor.path(), all)
 }
 
 /// Those of channels, each of which a test here sets.

@@ -20,6 +20,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use virtio_gpu_cross_domain::{CrossDomainConfig, CrossDomainRenderer};
 use virtio_gpu_s3::protocol::{ResponseType, feature};
 use virtio_gpu_s3::{Limits, NullRenderer};
+use virtio_gpu_s3_testing::ScriptedRenderer;
 use virtio_gpu_s3_testing::cross_domain::{
     BLOB, READ_PIPE, WRITE_PIPE, cmd, command, create_blob, send, submit, write as write_to,
 };
@@ -225,7 +226,7 @@ fn read_all(pipe: &OwnedFd, proxy: &mut Proxy) -> usize {
 #[test]
 fn contexts_of_another_renderer_go_on_beside_a_poll_that_waits() {
     let compositor = Compositor::new();
-    let (inner, control) = NullRenderer::rendering();
+    let (inner, control) = ScriptedRenderer::new();
     let mut proxy = Proxy::with(inner, compositor.path(), Limits::default());
     proxy.connect();
     let client = compositor.accept();
@@ -278,7 +279,7 @@ fn a_way_to_no_compositor_is_refused_by_name() {
             wayland: path.clone(),
             limits: Limits::default(),
         };
-        let inner = Box::new(NullRenderer::default());
+        let inner = Box::new(NullRenderer);
         let error = CrossDomainRenderer::new(inner, &config, || {}).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -314,7 +315,7 @@ fn a_compositor_that_is_gone_is_told_to_the_guest_and_its_return_is_found() {
 #[test]
 fn a_blob_of_the_channel_serves_only_its_own_contexts() {
     let compositor = Compositor::new();
-    let (inner, _) = NullRenderer::rendering();
+    let (inner, _) = ScriptedRenderer::new();
     let mut proxy = Proxy::with(inner, compositor.path(), Limits::default());
     proxy.connect();
     let (blob_id, _, size) = proxy.image(64, 48, *b"AR24");

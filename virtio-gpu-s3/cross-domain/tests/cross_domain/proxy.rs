@@ -80,7 +80,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A device with nothing but channels, and no context yet.
     pub(crate) fn new(path: &Path) -> Self {
-        Self::with(NullRenderer::default(), path, Limits::default())
+        Self::with(NullRenderer, path, Limits::default())
     }
 
     pub(crate) fn with(inner: impl Renderer + 'static, path: &Path, limits: Limits) -> Self {

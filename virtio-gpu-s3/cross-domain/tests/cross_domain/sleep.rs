@@ -176,10 +176,6 @@ fn a_device_with_a_channel_refuses_to_be_saved() {
     let error = proxy.driver.gpu().save().unwrap_err();
     assert_eq!(error, SaveError::Context { ctx_id: 1 });
     // With the option alone, and nobody connected, it can be.
-    let mut idle = Proxy::with(
-        NullRenderer::default(),
-        compositor.path(),
-        Limits::default(),
-    );
+    let mut idle = Proxy::with(NullRenderer, compositor.path(), Limits::default());
     idle.driver.gpu().save().unwrap();
 }

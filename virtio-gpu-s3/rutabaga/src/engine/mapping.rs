@@ -48,7 +48,7 @@ struct Mapping {
 }
 
 impl Engine {
-    pub(in super::super) fn map_blob(&mut self, id: u32) -> Result<BlobMapping, RendererError> {
+    pub(super) fn map_blob(&mut self, id: u32) -> Result<BlobMapping, RendererError> {
         if self.held(id)?.blob.shown {
             return Err(RendererError::refused("a second mapping", EINVAL));
         }
@@ -71,7 +71,7 @@ impl Engine {
         })
     }
 
-    pub(in super::super) fn unmap_blob(&mut self, id: u32) -> Result<(), RendererError> {
+    pub(super) fn unmap_blob(&mut self, id: u32) -> Result<(), RendererError> {
         let blob = &mut self.held(id)?.blob;
         if !blob.shown {
             return Err(RendererError::refused("the end of no mapping", EINVAL));
@@ -101,7 +101,7 @@ impl Engine {
         file.transpose().map_err(|error| no_file(&error))
     }
 
-    pub(in super::super) fn read_blob(
+    pub(super) fn read_blob(
         &mut self,
         id: u32,
         offset: u64,
@@ -111,7 +111,7 @@ impl Engine {
         slice.read_slice(target, 0).map_err(|_| OUTSIDE)
     }
 
-    pub(in super::super) fn write_blob(
+    pub(super) fn write_blob(
         &mut self,
         id: u32,
         offset: u64,

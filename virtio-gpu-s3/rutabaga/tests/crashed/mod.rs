@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use virtio_gpu_rutabaga::RutabagaRenderer;
+use virtio_gpu_s3::renderer::{Data, Operation};
 use virtio_gpu_s3::{Renderer, RendererError};
 use virtio_gpu_s3_testing::scene::TEXTURE;
 
@@ -17,8 +18,17 @@ pub(crate) fn crashed(start: impl FnOnce(Wake) -> RutabagaRenderer) -> RutabagaR
     let (woken, wakes) = channel();
     // The test may have ended.
     let mut renderer = start(Box::new(move || woken.send(()).unwrap_or_default()));
-    renderer.create_context(1, 0, b"doomed").unwrap();
-    renderer.create_resource(1, &TEXTURE).unwrap();
+    let context = |ctx_id| Operation::CreateContext {
+        ctx_id,
+        context_init: 0,
+    };
+    let (resource_id, params) = (1, TEXTURE);
+    let texture = Operation::CreateResource {
+        resource_id,
+        params,
+    };
+    renderer.call(context(1).call()).unwrap();
+    renderer.call(texture.call()).unwrap();
     assert_eq!(renderer.failure(), None);
     while wakes.try_recv().is_ok() {}
     renderer.crash();
@@ -27,10 +37,18 @@ pub(crate) fn crashed(start: impl FnOnce(Wake) -> RutabagaRenderer) -> RutabagaR
     let why = renderer.failure().unwrap();
     assert!(why.contains("a test said so"), "{why}");
     // Every call from now on returns, and says so.
-    let gone = Err(RendererError::Gone);
-    assert_eq!(renderer.create_context(2, 0, b""), gone);
-    assert_eq!(renderer.submit(1, &[0; 4], &[]), gone);
-    assert_eq!(renderer.destroy_resource(1), gone);
-    assert_eq!(renderer.restart(), gone);
+    let submit = Operation::Submit {
+        ctx_id: 1,
+        in_fences: Vec::new(),
+    };
+    let mut stream = [0];
+    for call in [
+        context(2).call(),
+        submit.with(Data::Words(&mut stream)),
+        Operation::DestroyResource { resource_id }.call(),
+    ] {
+        assert_eq!(renderer.call(call).unwrap_err(), RendererError::Gone);
+    }
+    assert_eq!(renderer.restart(), Err(RendererError::Gone));
     renderer
 }
