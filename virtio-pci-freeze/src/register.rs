@@ -104,12 +104,13 @@ const EXTENSION: [RegisterInfo; 4] = [
 const SEED_FREEZE_MODE: [RegisterInfo; 1] = [row(Register::FreezeMode, 56, 2, Access::Whole)];
 const TAIL_FREEZE_MODE: [RegisterInfo; 1] = [row(Register::FreezeMode, 64, 2, Access::Whole)];
 
-/// The feature bit that gates `freeze_mode` in [`Layout::Tail`]: 63.
+/// The feature bit that gates `freeze_mode` in [`Layout::Tail`]: 49.
 ///
-/// VIRTIO 1.4 §2.2 leaves 50 to 127 to device types, none of which uses 63, and reserves 44 to 49 for itself. A bit of
-/// the first 64 is one that every driver can acknowledge. The proposal's layout has no bit: its presence is the length
-/// of the capability.
-pub const FREEZE_FEATURE: u32 = 63;
+/// Every device type can have the register, so its bit must be no device type's: VIRTIO 1.4 §2.2 leaves 0 to 23, 41, 42
+/// and 50 to 127 to those. 24 to 40 and 43 are taken, and 44 to 49 are reserved for extensions; the last of them is the
+/// one that the standard's next extension gets last. The proposal's layout has no bit: its presence is the length of
+/// the capability.
+pub const FREEZE_FEATURE: u32 = 49;
 
 /// Where `freeze_mode` is, and which standard registers exist beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -179,7 +179,7 @@ fn a_feature_that_was_not_negotiated_is_told_and_the_window_closed() {
     let output = sysfs.run(&["freeze", "--timeout", "0"]);
     assert_eq!(output.status.code(), Some(1));
     let errors = text(&output.stderr);
-    assert!(errors.contains("feature 63"), "{errors}");
+    assert!(errors.contains("feature 49"), "{errors}");
     assert_eq!(window(&path, at).2, [0; 4]);
 }
 

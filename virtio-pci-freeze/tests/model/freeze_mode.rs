@@ -8,7 +8,7 @@ use virtio_pci_freeze::test_utils::{
     Driver, Machine, Reach, function_config, retention, transport_config,
 };
 use virtio_pci_freeze::{
-    ActivationKind, Effect, Effects, FreezeState, HoldSources, Layout, Transport,
+    ActivationKind, Effect, Effects, FREEZE_FEATURE, FreezeState, HoldSources, Layout, Transport,
 };
 
 use crate::common::{activations, config, keeps_resources, only, rebind_without_queues, running};
@@ -128,6 +128,19 @@ fn in_the_tail_layout_freeze_mode_counts_only_once_negotiated() {
     driver.bind(&mut machine);
     driver.write_freeze_mode(&mut machine, FreezeModeValue::FREEZE_S3);
     assert!(machine.function.transport().is_held());
+}
+
+/// VIRTIO 1.4 §2.2: device types have 0 to 23, 41, 42 and 50 to 127, extensions 24 to 40 and 43, and 44 to 49 are free.
+/// On a network device, 63 is VIRTIO_NET_F_SPEED_DUPLEX, and a driver that accepts it reads a speed that is not there.
+#[test]
+fn the_feature_bit_of_the_tail_layout_belongs_to_no_device_type_and_to_no_extension() {
+    assert!((44..=49).contains(&FREEZE_FEATURE), "{FREEZE_FEATURE}");
+    let offered = |layout| {
+        let config = transport_config(layout, retention(false));
+        Transport::new(config).expect("valid").offered_features()
+    };
+    let added = offered(Layout::Tail) & !offered(Layout::None);
+    assert_eq!(added, feature::mask(FREEZE_FEATURE));
 }
 
 #[test]
