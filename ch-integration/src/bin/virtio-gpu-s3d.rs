@@ -6,7 +6,6 @@
 #[cfg(feature = "virgl")]
 use std::env::args_os;
 use std::error::Error;
-use std::fs;
 use std::io::{Error as IoError, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -214,18 +213,21 @@ fn be_renderer() -> Option<i32> {
 
 fn run(options: &Options) -> Result<(), StartError> {
     let device = Arc::new(GpuDevice::new(&options.device())?);
-    let listener = listen(&options.socket)?;
-    let mut paths = vec![options.socket.clone()];
+    let (listener, file) = listen(&options.socket)?;
+    let mut files = vec![file];
     if let Some(path) = &options.control {
-        let control = listen(path)?;
-        paths.push(path.clone());
+        let (control, file) = listen(path)?;
+        files.push(file);
         control::serve(control, device.clone()).map_err(StartError::Thread)?;
     }
     let screens = options.screenshot_on_exit.clone();
     let (last, to) = (device.clone(), screens.clone());
     let at_exit = move || {
         save(&last, to.as_deref());
-        paths.iter().for_each(|path| remove(path));
+        for file in &files {
+            // One that somebody else removed or replaced is none of ours.
+            file.remove();
+        }
     };
     end_on_signals(at_exit).map_err(StartError::Thread)?;
     vfio::announce(&options.socket);
@@ -255,9 +257,4 @@ fn end_on_signals(at_exit: impl FnOnce() + Send + 'static) -> Result<(), IoError
             }
         })?;
     Ok(())
-}
-
-/// A socket that somebody else removed is removed.
-fn remove(path: &Path) {
-    drop(fs::remove_file(path));
 }

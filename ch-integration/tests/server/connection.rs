@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use virtio_gpu_worker::Controlled;
 
 use host_util::socket::{SocketError, listen};
@@ -84,11 +84,11 @@ fn guest_memory_that_was_taken_away_is_not_touched() {
 fn a_socket_in_use_is_refused_and_one_left_behind_is_taken() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("socket");
-    let listener = listen(&path).unwrap();
+    let (listener, _) = listen(&path).unwrap();
     let error = listen(&path).unwrap_err();
     assert!(matches!(error, SocketError::InUse { path: named } if named == path));
     drop(listener);
-    let listener: UnixListener = listen(&path).unwrap();
+    let (listener, _) = listen(&path).unwrap();
     drop(listener);
     fs::remove_file(&path).unwrap();
     fs::write(&path, "precious").unwrap();

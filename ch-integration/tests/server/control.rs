@@ -36,7 +36,7 @@ fn start() -> (Server, TempDir, Person) {
     let server = Server::start();
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("control");
-    virtio_gpu_control::serve(listen(&path).unwrap(), server.device.clone()).unwrap();
+    virtio_gpu_control::serve(listen(&path).unwrap().0, server.device.clone()).unwrap();
     let reader = BufReader::new(UnixStream::connect(path).unwrap());
     (server, directory, Person { reader })
 }

@@ -66,7 +66,7 @@ impl Server {
         };
         let device = Arc::new(GpuDevice::new(&options).unwrap());
         let directory = TempDir::new().unwrap();
-        let listener = listen(&directory.path().join("socket")).unwrap();
+        let (listener, _) = listen(&directory.path().join("socket")).unwrap();
         let served = device.clone();
         thread::spawn(move || vfio::serve(listener, &served));
         Self { device, directory }

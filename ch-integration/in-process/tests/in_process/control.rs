@@ -20,7 +20,7 @@ fn control(vmm: &Vmm, directory: &TempDir) -> (Control, BufReader<UnixStream>) {
     let spawn = |thread: ControlThread| {
         spawn_filtered(&[seccomp::GPU_2D, seccomp::CONTROL], || thread.run())
     };
-    let control = Control::start(listen(&path).unwrap(), vmm.gpu.controlled(), spawn).unwrap();
+    let control = Control::start(listen(&path).unwrap().0, vmm.gpu.controlled(), spawn).unwrap();
     (control, BufReader::new(UnixStream::connect(path).unwrap()))
 }
 
