@@ -17,15 +17,13 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use virtio_gpu_s3::saved_state::SavedGpu;
-#[cfg(feature = "virgl")]
-use virtio_gpu_worker::Backend;
 use virtio_gpu_worker::{
-    Activation, Answered, Controlled, Event, GpuOption, OutputSize, PictureError, QUEUE_SIZES,
-    RING_FEATURES, ResizeError, Screenshot, Status, WorkerHandle,
+    Activation, Answered, Controlled, Event, OutputSize, PictureError, QUEUE_SIZES, RING_FEATURES,
+    ResizeError, Screenshot, Status, WorkerHandle,
 };
+pub use virtio_pci_freeze::ActivationKind;
 use virtio_pci_freeze::spec::{VIRTIO_MSI_NO_VECTOR, feature};
-use virtio_pci_freeze::{ActivationKind, QueueSetup, ResetKind, RingPosition};
+use virtio_pci_freeze::{QueueSetup, ResetKind, RingPosition};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
@@ -34,12 +32,18 @@ use vmm_sys_util::eventfd::EventFd;
 pub use error::{GpuRequestError, StartGpuError};
 use frontend::CONFIG_SIZE;
 pub use frontend::GuestNotifier;
+pub use host_util::socket;
 pub use host_window::{HostWindow, MemorySlots};
 #[cfg(feature = "virgl")]
 use kept::Kept;
 use running::Running;
 pub use start::GpuStart;
 use start::{check, make};
+// What a VMM needs of the worker, so that this crate is all that it depends on.
+pub use virtio_gpu_worker::{
+    Backend, GpuOption, HOST_VISIBLE_SHM_ID, LayoutOption, OptionError, SavedGpu, VmmGpuOption,
+    seccomp,
+};
 
 /// What a GPU's thread runs. The VMM makes the thread, names it and puts its filters around it.
 pub struct GpuThread(Box<dyn FnOnce() + Send>);
