@@ -3,7 +3,6 @@
 
 //! A GPU behind a PCI function, with its worker.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -25,6 +24,7 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::Memory;
 use crate::function::{Function, Then, VECTORS};
+use crate::interrupts::Signal;
 use crate::sleep::{Sleep, state};
 use crate::window::{BlobAccess, Window};
 
@@ -175,9 +175,9 @@ impl GpuDevice {
     }
 
     /// Gives an interrupt vector its way to the guest, or takes it away.
-    pub fn connect_vector(&self, vector: u16, eventfd: Option<File>) {
-        let connected = eventfd.is_some();
-        self.function.lock().interrupts.connect(vector, eventfd);
+    pub fn connect_vector(&self, vector: u16, signal: Option<Box<dyn Signal>>) {
+        let connected = signal.is_some();
+        self.function.lock().interrupts.connect(vector, signal);
         self.access(|model| model.connect_vector(vector, connected));
     }
 

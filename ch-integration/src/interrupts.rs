@@ -1,17 +1,20 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The way of an interrupt to the guest: eventfds that the VMM hands over.
+//! The way of an interrupt to the guest, as the VMM gives it.
 
-use std::fs::File;
-use std::io::Write;
+use std::fmt::Debug;
 
-use log::debug;
+/// Where a vector goes.
+pub trait Signal: Debug + Send {
+    /// Sends it. It is called under the device's lock and must not wait, whatever a VMM has done to what it gave.
+    fn signal(&self);
+}
 
-/// An eventfd a vector, where the VMM gave one.
+/// A signal a vector, where the VMM gave one.
 #[derive(Debug)]
 pub(crate) struct Interrupts {
-    vectors: Vec<Option<File>>,
+    vectors: Vec<Option<Box<dyn Signal>>>,
 }
 
 impl Interrupts {
@@ -20,22 +23,16 @@ impl Interrupts {
         Self { vectors }
     }
 
-    /// Replaces the eventfd of a vector; `None` takes its way away.
-    pub(crate) fn connect(&mut self, vector: u16, eventfd: Option<File>) {
+    /// Replaces the way of a vector; `None` takes it away.
+    pub(crate) fn connect(&mut self, vector: u16, signal: Option<Box<dyn Signal>>) {
         if let Some(slot) = self.vectors.get_mut(usize::from(vector)) {
-            *slot = eventfd;
+            *slot = signal;
         }
     }
 
-    pub(crate) fn signal(&mut self, vector: u16) {
-        let eventfd = self
-            .vectors
-            .get_mut(usize::from(vector))
-            .and_then(Option::as_mut);
-        if let Some(eventfd) = eventfd
-            && let Err(error) = eventfd.write_all(&1u64.to_ne_bytes())
-        {
-            debug!("Vector {vector} has a bad eventfd: {error}");
+    pub(crate) fn signal(&self, vector: u16) {
+        if let Some(Some(signal)) = self.vectors.get(usize::from(vector)) {
+            signal.signal();
         }
     }
 }

@@ -16,6 +16,7 @@ mod window;
 
 pub use device::{DeviceError, GpuDevice};
 pub use function::VECTORS;
+pub use interrupts::Signal;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 /// Guest memory, replaced whole when the VMM maps or unmaps.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+use ch_integration::vfio::ServeError as VfioError;
 use ch_integration::{DeviceError, GpuDevice, vfio};
 use clap::Parser;
 #[cfg(feature = "virgl")]
@@ -151,6 +152,8 @@ enum StartError {
     Socket(#[from] SocketError),
     #[error("Cannot start a thread")]
     Thread(#[source] IoError),
+    #[error(transparent)]
+    Serve(#[from] VfioError),
 }
 
 fn main() {
@@ -231,8 +234,8 @@ fn run(options: &Options) -> Result<(), StartError> {
     };
     end_on_signals(at_exit).map_err(StartError::Thread)?;
     vfio::announce(&options.socket);
-    vfio::serve_with(listener, &device, |device| save(device, screens.as_deref()));
-    Ok(())
+    let leaving = |device: &GpuDevice| save(device, screens.as_deref());
+    Ok(vfio::serve_with(listener, &device, leaving)?)
 }
 
 /// The guest's last picture, for a person who asked for it.

@@ -14,7 +14,7 @@ use virtio_gpu_worker::{Event, EventKind, State};
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 use virtio_pci_freeze::{HoldReason, Register};
 
-use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
+use crate::vmm::{RAM_BASE, Server, Vmm, memory_file, wait_until};
 
 /// VIRTIO_GPU_CMD_GET_DISPLAY_INFO and the length of its answer (VIRTIO 1.4 §5.7.6.8).
 const GET_DISPLAY_INFO: [u8; 24] = command(0x100);
@@ -130,8 +130,7 @@ fn memory_past_the_end_of_its_file_is_not_taken() {
     const ADDRESS: u64 = RAM_BASE + (1 << 20);
     const SIZE: u64 = 2 << 20;
     let (server, mut vmm) = start();
-    let short = tempfile::tempfile().unwrap();
-    short.set_len(SIZE / 2).unwrap();
+    let short = memory_file(SIZE / 2);
     let fd = short.as_raw_fd();
     vmm.client.dma_map(0, ADDRESS, SIZE, fd).unwrap();
     let before = vmm.used(0);

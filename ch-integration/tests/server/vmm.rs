@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use ch_integration::{GpuDevice, VECTORS, vfio};
 use host_util::socket::listen;
+use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_CONFIG_REGION_INDEX,
@@ -109,8 +110,7 @@ pub(crate) struct Vmm {
 
 impl Vmm {
     pub(crate) fn connect(socket: &Path) -> Self {
-        let ram = tempfile::tempfile().unwrap();
-        ram.set_len(RAM_SIZE).unwrap();
+        let ram = memory_file(RAM_SIZE);
         let file = FileOffset::new(ram.try_clone().unwrap(), 0);
         let range = (GuestAddress(RAM_BASE), RAM_SIZE as usize, Some(file));
         // A socket is there before somebody listens on it.
@@ -325,6 +325,13 @@ impl Vmm {
         self.memory.write_obj(flags, at(12)).unwrap();
         self.memory.write_obj(next, at(14)).unwrap();
     }
+}
+
+/// A file of memory, as a VMM has.
+pub(crate) fn memory_file(size: u64) -> File {
+    let file = File::from(memfd_create("ram", MemfdFlags::CLOEXEC).unwrap());
+    file.set_len(size).unwrap();
+    file
 }
 
 fn place(register: Register) -> (u64, usize) {

@@ -1,0 +1,327 @@
+// Copyright © 2026 The virtio-gpu-s3 authors
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Guest memory, as a VMM maps and unmaps it.
+
+#![expect(
+    unsafe_code,
+    reason = "a guard is told of the mapping that it guards, which is kept beside it"
+)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Error as IoError;
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use log::error;
+use rpds::RedBlackTreeMapSync;
+use rustix::fs::{fcntl_get_seals, fstat};
+use rustix::io::Errno;
+use thiserror::Error;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
+};
+
+use crate::fault::{Guard, losses};
+use crate::foreign::ForeignFile;
+use crate::limits::{MAX_DMA_MAPS, PAGE_SIZE};
+use crate::wire::{DmaMap, DmaUnmap};
+
+/// What a device may reach of its guest's memory at one moment.
+///
+/// A value of it never changes. The next one, with a map more or less, shares all but a path of it: making it, cloning it
+/// and looking an address up take time that grows with the logarithm of the number of maps. A guest behind a vIOMMU has
+/// thousands.
+#[derive(Clone, Debug, Default)]
+pub struct DmaMemory {
+    regions: RedBlackTreeMapSync<u64, Arc<GuestRegionMmap>>,
+}
+
+impl DmaMemory {
+    /// The same for who needs vm-memory's own type. It takes time that grows with the number of maps.
+    pub fn to_mmap(&self) -> GuestMemoryMmap {
+        let regions = self.regions.values().cloned().collect();
+        // Sorted, and checked not to overlap.
+        GuestMemoryMmap::from_arc_regions(regions).unwrap_or_default()
+    }
+}
+
+impl GuestMemoryBackend for DmaMemory {
+    type R = GuestRegionMmap;
+
+    fn num_regions(&self) -> usize {
+        self.regions.size()
+    }
+
+    fn find_region(&self, address: GuestAddress) -> Option<&GuestRegionMmap> {
+        let (_, region) = self.regions.range(..=address.0).next_back()?;
+        (address <= region.last_addr()).then_some(region.as_ref())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &GuestRegionMmap> {
+        self.regions.values().map(AsRef::as_ref)
+    }
+}
+
+/// Why a request about memory was refused. The client gets the errno, the log the sentence.
+#[derive(Debug, Error)]
+pub(crate) enum MapError {
+    #[error(
+        "it has no file; if it is the guest's RAM, start the VMM with it in one (QEMU: -object memory-backend-memfd,share=on)"
+    )]
+    NoFile,
+    #[error(
+        "a range of {PAGE_SIZE}-byte pages is asked for, that ends before the address space does"
+    )]
+    Alignment,
+    #[error("it is neither readable nor writeable")]
+    NoAccess,
+    #[error("it overlaps what is mapped already")]
+    Overlap,
+    #[error("{MAX_DMA_MAPS} ranges are mapped already")]
+    TooMany,
+    #[error("its file ends before it does")]
+    TooShort,
+    #[error("its file is neither a memfd nor on tmpfs or hugetlbfs")]
+    NotMemory,
+    #[error("it begins or ends within a range that was mapped as one")]
+    Partial,
+    #[error("the system refuses: {0}")]
+    System(#[from] IoError),
+}
+
+impl MapError {
+    pub(crate) fn errno(&self) -> Errno {
+        match self {
+            // What QEMU prints of this is "Bad file descriptor".
+            Self::NoFile => Errno::BADF,
+            Self::Overlap => Errno::EXIST,
+            Self::TooMany => Errno::NOSPC,
+            Self::TooShort => Errno::NXIO,
+            Self::NotMemory => Errno::NODEV,
+            Self::Alignment | Self::NoAccess | Self::Partial => Errno::INVAL,
+            Self::System(error) => Errno::from_io_error(error).unwrap_or(Errno::IO),
+        }
+    }
+}
+
+/// What a map or an unmap did to what the device may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryChange {
+    /// Something was added; what the device had stays as it was.
+    Added,
+    /// Something was taken away, and must not be touched once the device has answered.
+    Removed,
+}
+
+/// A map.
+#[derive(Debug)]
+struct Mapped {
+    size: u64,
+    /// None for memory without a file that is read only, as ROMs are: the device cannot reach it, and need not.
+    memory: Option<Backing>,
+}
+
+/// A mapping of this process, with the guard of its faults.
+#[derive(Debug)]
+struct Backing {
+    guard: Guard,
+    region: Arc<GuestRegionMmap>,
+}
+
+/// The maps of one VMM.
+#[derive(Debug)]
+pub(crate) struct DmaTable {
+    maps: BTreeMap<u64, Mapped>,
+    memory: DmaMemory,
+    /// Taken away, and kept until nobody else has them: a region must not outlive its guard, nor a guard its region.
+    retired: Vec<Backing>,
+    wake: Arc<OwnedFd>,
+    losses: u64,
+}
+
+impl DmaTable {
+    /// `wake`, an eventfd, is made readable when memory is lost.
+    pub(crate) fn new(wake: Arc<OwnedFd>) -> Self {
+        Self {
+            maps: BTreeMap::new(),
+            memory: DmaMemory::default(),
+            retired: Vec::new(),
+            wake,
+            losses: losses(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> &DmaMemory {
+        &self.memory
+    }
+
+    /// Takes one map in, or none of it. Returns whether the device can reach more than before.
+    pub(crate) fn map(
+        &mut self,
+        map: &DmaMap,
+        file: Option<ForeignFile>,
+    ) -> Result<bool, MapError> {
+        let unaligned = !(map.address | map.size | map.offset).is_multiple_of(PAGE_SIZE);
+        let end = map.address.checked_add(map.size);
+        let (Some(end), false, 1..) = (end, unaligned, map.size) else {
+            return Err(MapError::Alignment);
+        };
+        if !map.readable && !map.writeable {
+            return Err(MapError::NoAccess);
+        }
+        let below = self.maps.range(..end).next_back();
+        if below.is_some_and(|(&start, mapped)| start.saturating_add(mapped.size) > map.address) {
+            return Err(MapError::Overlap);
+        }
+        if self.maps.len() + self.retired.len() >= MAX_DMA_MAPS {
+            return Err(MapError::TooMany);
+        }
+        let memory = match file {
+            Some(file) => Some(self.back(map, check_file(file, map)?)?),
+            None if map.writeable => return Err(MapError::NoFile),
+            None => None,
+        };
+        let reachable = memory.is_some();
+        if let Some(backing) = &memory {
+            let region = backing.region.clone();
+            self.memory.regions.insert_mut(map.address, region);
+        }
+        let size = map.size;
+        self.maps.insert(map.address, Mapped { size, memory });
+        Ok(reachable)
+    }
+
+    fn back(&self, map: &DmaMap, file: File) -> Result<Backing, MapError> {
+        let size = usize::try_from(map.size).map_err(|_| MapError::Alignment)?;
+        // A write to what the VMM lets us read only is a fault, and ends the connection.
+        let protection = if map.writeable {
+            libc::PROT_READ | libc::PROT_WRITE
+        } else {
+            libc::PROT_READ
+        };
+        let region = MmapRegionBuilder::new(size)
+            .with_file_offset(FileOffset::new(file, map.offset))
+            .with_mmap_prot(protection)
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
+            .build()
+            .map_err(|error| MapError::System(IoError::other(error)))?;
+        let start = region.as_ptr().addr();
+        let region = GuestRegionMmap::new(region, GuestAddress(map.address));
+        let region = Arc::new(region.ok_or(MapError::Alignment)?);
+        // SAFETY: The range is the region's own mapping. The region is kept beside the guard, and the last to have it
+        // gives the guard up first (`Backing`, `sweep`, `Drop`).
+        let guard = unsafe { Guard::new(start, size, self.wake.clone()) }?;
+        Ok(Backing { guard, region })
+    }
+
+    /// Takes away every map that lies in the range, as VFIO's type 1 does in its second version: a range without maps is
+    /// no error, and one that cuts a map is, and changes nothing. Returns whether the device can reach less than before.
+    pub(crate) fn unmap(&mut self, unmap: &DmaUnmap) -> Result<bool, MapError> {
+        if unmap.all() {
+            if unmap.address != 0 || unmap.size != 0 {
+                return Err(MapError::Alignment);
+            }
+            return Ok(self.clear());
+        }
+        let unaligned = !(unmap.address | unmap.size).is_multiple_of(PAGE_SIZE);
+        let last = unmap.size.checked_sub(1);
+        let last = last.and_then(|length| unmap.address.checked_add(length));
+        let Some(last) = last.filter(|_| !unaligned) else {
+            return Err(MapError::Alignment);
+        };
+        let crosses = |(&start, mapped): (&u64, &Mapped), at: u64| {
+            start < at && start.saturating_add(mapped.size) > at
+        };
+        let first = self.maps.range(..unmap.address).next_back();
+        let final_one = self.maps.range(..=last).next_back();
+        if first.is_some_and(|map| crosses(map, unmap.address))
+            || final_one.is_some_and(|map| crosses(map, last.saturating_add(1)))
+        {
+            return Err(MapError::Partial);
+        }
+        let mut reachable = false;
+        while let Some((&start, _)) = self.maps.range(unmap.address..=last).next() {
+            reachable |= self.take_away(start);
+        }
+        Ok(reachable)
+    }
+
+    /// Takes everything away. Returns whether the device can reach less than before.
+    pub(crate) fn clear(&mut self) -> bool {
+        let mut reachable = false;
+        while let Some((&start, _)) = self.maps.first_key_value() {
+            reachable |= self.take_away(start);
+        }
+        reachable
+    }
+
+    fn take_away(&mut self, start: u64) -> bool {
+        let backing = self.maps.remove(&start).and_then(|mapped| mapped.memory);
+        let reachable = backing.is_some();
+        self.memory.regions.remove_mut(&start);
+        self.retired.extend(backing);
+        reachable
+    }
+
+    /// Lets go of what nobody uses any longer.
+    pub(crate) fn sweep(&mut self) {
+        // Who has no reference cannot get one any more, as the table's own is the last.
+        self.retired
+            .retain(|backing| Arc::strong_count(&backing.region) > 1);
+    }
+
+    /// Whether bytes of this VMM's memory are no longer what they were; it is true once for each time.
+    pub(crate) fn lost_memory(&mut self) -> bool {
+        let losses = losses();
+        if mem::replace(&mut self.losses, losses) == losses {
+            return false;
+        }
+        let mapped = self
+            .maps
+            .values()
+            .filter_map(|mapped| mapped.memory.as_ref());
+        let mut all = mapped.chain(&self.retired);
+        all.any(|backing| backing.guard.is_lost())
+    }
+}
+
+impl Drop for DmaTable {
+    fn drop(&mut self) {
+        self.clear();
+        self.memory = DmaMemory::default();
+        self.sweep();
+        if !self.retired.is_empty() {
+            error!(
+                "The device still holds {} ranges of memory of a VMM that left",
+                self.retired.len()
+            );
+            // They stay mapped and guarded until the process ends: a fault in them must find its guard.
+            mem::forget(mem::take(&mut self.retired));
+        }
+    }
+}
+
+/// Only memory has pages at once: a page of a file on FUSE or on a network is there when its server pleases, and whoever
+/// waits for it cannot be stopped; nor can who asks such a file for its size. Files of memory are told by having seals,
+/// none set or not, which asks no file system: memfds, and all of tmpfs and hugetlbfs (fcntl(2), F_GET_SEALS).
+fn check_file(file: ForeignFile, map: &DmaMap) -> Result<File, MapError> {
+    let is_memory = file
+        .file()
+        .is_some_and(|file| fcntl_get_seals(file).is_ok());
+    if !is_memory {
+        return Err(MapError::NotMemory);
+    }
+    let file = File::from(file.into_known().ok_or(MapError::NotMemory)?);
+    let of = fstat(&file).map_err(IoError::from)?;
+    let length = u64::try_from(of.st_size).unwrap_or(0);
+    let end = map.offset.checked_add(map.size);
+    if end.is_none_or(|end| end > length) {
+        return Err(MapError::TooShort);
+    }
+    Ok(file)
+}
