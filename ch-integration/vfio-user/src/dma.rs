@@ -5,7 +5,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "a guard is told of the mapping that it guards, which is kept beside it"
+    reason = "mappings, and regions and guards that must not outlive them, kept beside each other"
 )]
 
 use std::collections::BTreeMap;
@@ -13,12 +13,14 @@ use std::fs::File;
 use std::io::Error as IoError;
 use std::mem;
 use std::os::fd::OwnedFd;
+use std::ptr::null_mut;
 use std::sync::Arc;
 
 use log::error;
 use rpds::RedBlackTreeMapSync;
 use rustix::fs::{fcntl_get_seals, fstat};
 use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use thiserror::Error;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -126,11 +128,56 @@ struct Mapped {
     memory: Option<Backing>,
 }
 
-/// A mapping of this process, with the guard of its faults.
+/// A map as this process has it. The fields are dropped in this order.
 #[derive(Debug)]
 struct Backing {
     guard: Guard,
     region: Arc<GuestRegionMmap>,
+    _mapping: Mapping,
+}
+
+/// Pages of a file, whole ones: of a file of huge pages no less can be mapped, nor replaced when it faults.
+#[derive(Debug)]
+struct Mapping {
+    start: *mut u8,
+    size: usize,
+}
+
+// SAFETY: It is a range of addresses, which belongs to no thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps what a map asks for, from the beginning of its first page to the end of its last. Returns also how many bytes
+    /// into it the map begins.
+    fn new(file: &MemoryFile, map: &DmaMap, protection: ProtFlags) -> Result<(Self, usize), Errno> {
+        let inside = map.offset % file.page;
+        let bytes =
+            (inside.checked_add(map.size)).and_then(|it| it.checked_next_multiple_of(file.page));
+        let size = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+        let size = size.ok_or(Errno::NOMEM)?;
+        let inside = usize::try_from(inside).map_err(|_| Errno::NOMEM)?;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        let offset = map.offset - map.offset % file.page;
+        // SAFETY: It goes where the kernel finds room.
+        let start = unsafe { mmap(null_mut(), size, protection, flags, &file.file, offset) }?;
+        let start = start.cast();
+        Ok((Self { start, size }, inside))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: It is this value's own mapping, and who has a region in it has given that up (`Backing`).
+        let _unmapped = unsafe { munmap(self.start.cast(), self.size) };
+    }
+}
+
+/// A file of memory that is as long as the map of it.
+#[derive(Debug)]
+struct MemoryFile {
+    file: File,
+    /// Bytes of its pages, a power of two; tmpfs may name larger ones than it has.
+    page: u64,
 }
 
 /// The maps of one VMM.
@@ -196,27 +243,34 @@ impl DmaTable {
         Ok(reachable)
     }
 
-    fn back(&self, map: &DmaMap, file: File) -> Result<Backing, MapError> {
-        let size = usize::try_from(map.size).map_err(|_| MapError::Alignment)?;
+    fn back(&self, map: &DmaMap, file: MemoryFile) -> Result<Backing, MapError> {
+        let system = |error| MapError::System(IoError::from(error));
         // A write to what the VMM lets us read only is a fault, and ends the connection.
         let protection = if map.writeable {
-            libc::PROT_READ | libc::PROT_WRITE
+            ProtFlags::READ | ProtFlags::WRITE
         } else {
-            libc::PROT_READ
+            ProtFlags::READ
         };
-        let region = MmapRegionBuilder::new(size)
-            .with_file_offset(FileOffset::new(file, map.offset))
-            .with_mmap_prot(protection)
-            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE)
-            .build()
-            .map_err(|error| MapError::System(IoError::other(error)))?;
-        let start = region.as_ptr().addr();
+        let size = usize::try_from(map.size).map_err(|_| MapError::Alignment)?;
+        let (mapping, inside) = Mapping::new(&file, map, protection).map_err(system)?;
+        let start = mapping.start.wrapping_add(inside);
+        let built = MmapRegionBuilder::new(size)
+            .with_file_offset(FileOffset::new(file.file, map.offset))
+            .with_mmap_prot(i32::try_from(protection.bits()).unwrap_or(0))
+            .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE);
+        // SAFETY: `size` bytes from `start` lie in the mapping, which is kept beside the region: the last to have the
+        // region gives it up before the mapping (`Backing`, `sweep`, `Drop`).
+        let built = unsafe { built.with_raw_mmap_pointer(start).build() };
+        let region = built.map_err(|error| MapError::System(IoError::other(error)))?;
         let region = GuestRegionMmap::new(region, GuestAddress(map.address));
         let region = Arc::new(region.ok_or(MapError::Alignment)?);
-        // SAFETY: The range is the region's own mapping. The region is kept beside the guard, and the last to have it
-        // gives the guard up first (`Backing`, `sweep`, `Drop`).
-        let guard = unsafe { Guard::new(start, size, self.wake.clone()) }?;
-        Ok(Backing { guard, region })
+        // SAFETY: The range is the whole mapping, which is given up after the guard, as above.
+        let guard = unsafe { Guard::new(mapping.start.addr(), mapping.size, self.wake.clone()) }?;
+        Ok(Backing {
+            guard,
+            region,
+            _mapping: mapping,
+        })
     }
 
     /// Takes away every map that lies in the range, as VFIO's type 1 does in its second version: a range without maps is
@@ -309,7 +363,7 @@ impl Drop for DmaTable {
 /// Only memory has pages at once: a page of a file on FUSE or on a network is there when its server pleases, and whoever
 /// waits for it cannot be stopped; nor can who asks such a file for its size. Files of memory are told by having seals,
 /// none set or not, which asks no file system: memfds, and all of tmpfs and hugetlbfs (fcntl(2), F_GET_SEALS).
-fn check_file(file: ForeignFile, map: &DmaMap) -> Result<File, MapError> {
+fn check_file(file: ForeignFile, map: &DmaMap) -> Result<MemoryFile, MapError> {
     let is_memory = file
         .file()
         .is_some_and(|file| fcntl_get_seals(file).is_ok());
@@ -323,5 +377,10 @@ fn check_file(file: ForeignFile, map: &DmaMap) -> Result<File, MapError> {
     if end.is_none_or(|end| end > length) {
         return Err(MapError::TooShort);
     }
-    Ok(file)
+    let page = u64::try_from(of.st_blksize).unwrap_or(0);
+    if !page.is_power_of_two() {
+        return Err(MapError::NotMemory);
+    }
+    let page = page.max(PAGE_SIZE);
+    Ok(MemoryFile { file, page })
 }

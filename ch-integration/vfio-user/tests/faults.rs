@@ -6,11 +6,12 @@
 mod common;
 
 use std::env::{current_exe, var_os};
+use std::fs::read_to_string;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
 use common::*;
-use rustix::fs::ftruncate;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::{pread, pwrite};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, FileOffset, GuestAddress, MmapRegion, VolatileMemory};
@@ -72,6 +73,47 @@ fn a_memory_file_that_is_cut_short_ends_its_own_connection() {
         .unwrap();
     assert_eq!(byte, [7]);
     assert!(next.is_served());
+}
+
+#[test]
+fn huge_pages_that_are_not_there_end_their_own_connection() {
+    let name = "huge_pages_that_are_not_there_end_their_own_connection";
+    if let Some(output) = in_a_child(name) {
+        return assert_success(&output);
+    }
+    const HUGE: u64 = 2 << 20;
+    let server = Server::start();
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+    let file = memfd_create("huge", flags).unwrap();
+    // One more than the machine has, so that one of them is not there.
+    let there = read_to_string("/proc/sys/vm/nr_hugepages").unwrap();
+    let pages = there.trim().parse::<u64>().unwrap() + 2;
+    ftruncate(&file, pages * HUGE).unwrap();
+    let mut client = server.admitted();
+    // As QEMU maps its RAM: parts of a page, and one that begins within a page.
+    client.map(3, 0, 0, 0xc_0000, Some(&file)).unwrap();
+    client
+        .map(
+            3,
+            0x10_0000,
+            0x10_0000,
+            pages * HUGE - 0x10_0000,
+            Some(&file),
+        )
+        .unwrap();
+    let memory = server.seen.memory.lock().unwrap().clone();
+    let mut byte = [9];
+    for page in (0..pages).rev() {
+        let address = GuestAddress((page * HUGE).max(0x10_0000));
+        memory.read_slice(&mut byte, address).unwrap();
+        memory.write_slice(&[1], address).unwrap();
+    }
+    client.ends();
+    drop(memory);
+    wait_until("the end of the connection", || {
+        server.seen.connections() == (1, 1)
+    });
+    assert!(server.admitted().is_served());
 }
 
 #[test]
