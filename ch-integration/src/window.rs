@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use virtio_gpu_s3::renderer::BlobMapping;
 use virtio_gpu_s3::{HostVisible, MapError};
-use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
 use host_util::memory_file::check_blob_file;
 
@@ -160,12 +160,11 @@ impl HostVisible for Window {
             None => BlobBytes::Renderers {
                 resource_id: blob.resource_id,
             },
-            Some(mut file) => {
-                let mapped = check_blob_file(&mut file, length)
+            Some(file) => {
+                let mapped = check_blob_file(file.file(), length)
                     .map_err(|error| error.to_string())
                     .and_then(|()| usize::try_from(length).map_err(|error| error.to_string()))
                     .and_then(|length| {
-                        let file = FileOffset::new(file, 0);
                         MmapRegion::from_file(file, length).map_err(|error| error.to_string())
                     });
                 BlobBytes::Mapped(mapped.map_err(|why| MapError { offset, size, why })?)
@@ -199,12 +198,14 @@ mod tests {
 
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
+    use vm_memory::FileOffset;
+
     use super::*;
 
     fn blob(resource_id: u32, file: Option<File>) -> BlobMapping {
         BlobMapping {
             resource_id,
-            file,
+            file: file.map(|file| FileOffset::new(file, 0)),
             address: None,
             size: 5000,
             map_info: 1,

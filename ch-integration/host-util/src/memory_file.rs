@@ -45,22 +45,22 @@ const DMA_BUF: i64 = 0x444d_4142;
 ///
 /// # Errors
 /// A [`BlobFileError`] says what is wrong with it.
-pub fn check_blob_file(file: &mut File, size: u64) -> Result<(), BlobFileError> {
-    match fcntl_get_seals(&*file) {
+pub fn check_blob_file(file: &File, size: u64) -> Result<(), BlobFileError> {
+    match fcntl_get_seals(file) {
         Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
         // One that allows no seals refuses.
         Ok(_) => {
-            let sealed = fcntl_add_seals(&*file, SealFlags::SHRINK);
+            let sealed = fcntl_add_seals(file, SealFlags::SHRINK);
             sealed.map_err(|_| BlobFileError::CanShrink)?;
         }
         Err(_) => {
-            let of = fstatfs(&*file).map_err(IoError::from)?;
+            let of = fstatfs(file).map_err(IoError::from)?;
             if of.f_type != DMA_BUF {
                 return Err(BlobFileError::CanShrink);
             }
         }
     }
-    let length = file.seek(SeekFrom::End(0))?;
+    let length = { file }.seek(SeekFrom::End(0))?;
     if length < size {
         return Err(BlobFileError::TooShort { length, size });
     }
@@ -81,11 +81,11 @@ mod tests {
 
     #[test]
     fn a_memory_file_that_holds_its_blob_is_sealed_and_cannot_be_cut_short() {
-        let mut file = memfd(MemfdFlags::ALLOW_SEALING);
-        check_blob_file(&mut file, 5000).unwrap();
+        let file = memfd(MemfdFlags::ALLOW_SEALING);
+        check_blob_file(&file, 5000).unwrap();
         assert!(ftruncate(&file, 4096).is_err());
-        check_blob_file(&mut file, 4096).unwrap();
-        let error = check_blob_file(&mut file, 5001).unwrap_err();
+        check_blob_file(&file, 4096).unwrap();
+        let error = check_blob_file(&file, 5001).unwrap_err();
         let text = "its file has 5000 bytes, and the blob 5001";
         assert_eq!(error.to_string(), text);
     }

@@ -243,13 +243,13 @@ impl HostVisible for HostWindow {
         self.size
     }
 
-    fn map(&mut self, offset: u64, size: u64, mut blob: BlobMapping) -> Result<(), MapError> {
+    fn map(&mut self, offset: u64, size: u64, blob: BlobMapping) -> Result<(), MapError> {
         self.at(offset, size, |part| {
-            let Some(file) = &mut blob.file else {
+            let Some(file) = &blob.file else {
                 return part.show_renderers(&blob);
             };
-            check_blob_file(file, blob.size).map_err(|error| error.to_string())?;
-            part.map_file(file)
+            check_blob_file(file.file(), blob.size).map_err(|error| error.to_string())?;
+            part.map_file(file.file())
         })
     }
 
@@ -293,7 +293,7 @@ mod tests {
     fn blob(file: Option<File>) -> BlobMapping {
         BlobMapping {
             resource_id: 1,
-            file,
+            file: file.map(|file| FileOffset::new(file, 0)),
             address: None,
             size: 5000,
             map_info: 1,

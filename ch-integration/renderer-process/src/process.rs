@@ -3,7 +3,6 @@
 
 //! The life of one renderer process, as the device sees it.
 
-use std::fs::File;
 use std::io::Error as IoError;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +17,8 @@ use libc::SIGKILL;
 use thiserror::Error;
 use virtio_gpu_s3::Fence;
 use virtio_gpu_s3::renderer::{Answer, CapsetInfo};
+
+use vm_memory::FileOffset;
 
 use super::channel::{Buffer, Channel, ChannelError};
 use super::line::{FenceReader, Line, Reader, Writer};
@@ -314,7 +315,7 @@ impl Process {
         let (message, file) = self.reply.take().ok_or(MessageError::Decode)?;
         let mut reply: Reply = decode(&message)?;
         if let Ok(Answer::Mapped(mapping)) = &mut reply {
-            mapping.file = file.map(File::from);
+            mapping.file = file.map(|file| FileOffset::new(file.into(), 0));
         }
         Ok(Some(reply))
     }

@@ -18,6 +18,7 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::answer::{Answer, Answers, ReadAnswer};
+use crate::device::{Device, DeviceInfo};
 use crate::dma::{DmaTable, MapError, MemoryChange};
 use crate::eventfd::Eventfd;
 use crate::foreign::ForeignFile;
@@ -25,8 +26,8 @@ use crate::interrupts::{IrqChange, KINDS};
 use crate::limits::{MAX_IN_FLIGHT, MAX_MESSAGE_FDS, MAX_UNSENT};
 use crate::lobby::Admitted;
 use crate::log_budget::LogBudget;
-use crate::server::{Device, DeviceInfo, waker};
 use crate::stream::{Message, Received, Stream, StreamError, wait};
+use crate::waker::waker;
 use crate::wire::command::DEVICE_GET_IRQ_INFO;
 use crate::wire::{
     Access, DmaMap, DmaUnmap, Header, HeaderError, Reply, Request, SetIrqs, emit_error,

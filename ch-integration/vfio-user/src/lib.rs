@@ -18,6 +18,7 @@
 
 mod answer;
 mod connection;
+mod device;
 mod dma;
 mod eventfd;
 mod fault;
@@ -30,14 +31,16 @@ mod peer;
 mod server;
 mod stream;
 mod version;
+mod waker;
 mod wire;
 
 #[cfg(feature = "test-utils")]
 pub mod test_utils;
 
 pub use answer::{Answer, ReadAnswer};
+pub use device::{Device, DeviceInfo, Goodbye};
 pub use dma::{DmaMemory, MemoryChange};
 pub use eventfd::Eventfd;
 pub use interrupts::{Interrupts, IrqChange, IrqCounts};
-pub use server::{Device, DeviceInfo, Goodbye, ServeError, serve};
-pub use wire::Access;
+pub use server::{ServeError, serve};
+pub use wire::{Access, MAX_MESSAGE};

@@ -5,13 +5,9 @@
 
 use std::time::Duration;
 
-use crate::wire::{ACCESS_SIZE, HEADER_SIZE};
-
 /// Bytes of data in one region access (`max_data_xfer_size`). It is the protocol's default, which a client that ignores
 /// what the server says keeps to as well.
 pub const MAX_DATA_XFER: u32 = 1 << 20;
-/// Bytes of a message with its header.
-pub const MAX_MESSAGE: usize = HEADER_SIZE + ACCESS_SIZE + MAX_DATA_XFER as usize;
 /// Files that come with one message (`max_msg_fds`). Cloud Hypervisor sends up to 16 whatever the server says.
 pub const MAX_MESSAGE_FDS: usize = 16;
 /// Bytes of the JSON in a VERSION message. What the clients that we know send has less than 300.
@@ -23,8 +19,9 @@ pub const MAX_DMA_MAPS: usize = 32_768;
 pub const PAGE_SIZE: u64 = 4096;
 /// Requests that the device has not answered. Beyond, the VMM's next message waits in its socket.
 pub const MAX_IN_FLIGHT: usize = 64;
-/// Bytes of replies that the VMM has not taken. Beyond, its next message waits in its socket.
-pub const MAX_UNSENT: usize = 2 * MAX_MESSAGE;
+/// Bytes of replies that the VMM has not taken. Beyond, its next message waits in its socket. Two
+/// of the longest, with their headers.
+pub const MAX_UNSENT: usize = 2 * MAX_DATA_XFER as usize + 4096;
 /// How long a client may take from its connection to the end of its VERSION message.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(2);
 /// How long a client with a valid VERSION waits for the device while what the last VMM left behind is cleared up. QEMU

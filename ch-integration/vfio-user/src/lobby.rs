@@ -24,9 +24,9 @@ use rustix::io::{Errno, read, write};
 use crate::limits::{ADMISSION_TIME, HANDSHAKE_TIME, MAX_WAITING};
 use crate::log_budget::LogBudget;
 use crate::peer;
-use crate::server::waker;
 use crate::stream::{Message, Received, Stream, StreamError, is_hung_up, wait};
 use crate::version::{self, Agreed};
+use crate::waker::waker;
 use crate::wire::{Header, HeaderError, Reply, Request, command, emit_error};
 
 /// How long connections are left alone after the system could not take one, as when there are no descriptors left.

@@ -6,77 +6,18 @@
 #![forbid(unsafe_code)]
 
 use std::io::Error as IoError;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::abort;
 use std::sync::Arc;
 use std::thread;
 
 use log::{error, info, warn};
-use rustix::event::{EventfdFlags, eventfd as new_eventfd};
 use thiserror::Error;
-use vfio_bindings::bindings::vfio::VFIO_PCI_NUM_REGIONS;
 
-use crate::answer::{Answer, ReadAnswer};
 use crate::connection::Connection;
-use crate::dma::{DmaMemory, DmaTable, MemoryChange};
+use crate::device::{Device, DeviceInfo, Goodbye};
 use crate::eventfd;
-use crate::interrupts::{Interrupts, IrqChange, IrqCounts};
 use crate::lobby::{Lobby, Seat};
-use crate::wire::Access;
-
-/// What a device is, for as long as it is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// Size in bytes of each region of VFIO's PCI devices, 0 where there is none; index 7 is configuration space.
-    pub regions: [u64; VFIO_PCI_NUM_REGIONS as usize],
-    /// Its interrupts.
-    pub irqs: IrqCounts,
-}
-
-/// A device behind the protocol.
-///
-/// A request that comes with an [`Answer`] may be answered later and from any thread: a method must not wait for what may
-/// take longer than 1 s. Requests that come after it are handed over meanwhile. Accesses lie within their region.
-pub trait Device {
-    /// A VMM was let in.
-    fn connected(&mut self) {}
-
-    /// The VMM is gone: its memory, interrupts and requests are to be forgotten. `goodbye` is dropped when nothing of it
-    /// is in use any more, in this method or later; until then no other VMM is let in.
-    fn disconnected(&mut self, goodbye: Goodbye);
-
-    /// Reads a region.
-    fn read(&mut self, access: Access, answer: ReadAnswer);
-
-    /// Writes a region.
-    fn write(&mut self, access: Access, data: &[u8], answer: Answer);
-
-    /// Resets the function (VFIO_USER_DEVICE_RESET).
-    fn reset(&mut self, answer: Answer);
-
-    /// Guest memory is this from now on. After [`MemoryChange::Removed`] an answer says that what went is not touched any
-    /// more; with [`MemoryChange::Added`] it can be given at once.
-    fn set_memory(&mut self, memory: &DmaMemory, change: MemoryChange, answer: Answer);
-
-    /// Runs `change` on the device's interrupts, under whatever lock they have, and looks at what it did.
-    fn with_interrupts(&mut self, change: &mut dyn FnMut(&mut Interrupts) -> IrqChange);
-}
-
-/// What a device owes a VMM that left; it is dropped when nothing of that VMM is in use any more.
-#[derive(Debug)]
-pub struct Goodbye {
-    pub(crate) seat: Arc<Seat>,
-    /// Maps that go with it, once the device has let go.
-    pub(crate) memory: Option<DmaTable>,
-}
-
-impl Drop for Goodbye {
-    fn drop(&mut self) {
-        drop(self.memory.take());
-        self.seat.leave();
-    }
-}
 
 /// Why a device cannot be served, or no longer.
 #[derive(Debug, Error)]
@@ -149,10 +90,4 @@ impl Drop for AbortOnPanic {
             abort();
         }
     }
-}
-
-/// A wake-up for a thread in `poll`, that never blocks who gives it.
-pub(crate) fn waker() -> Result<Arc<OwnedFd>, IoError> {
-    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-    Ok(Arc::new(new_eventfd(0, flags)?))
 }

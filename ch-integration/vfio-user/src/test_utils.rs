@@ -18,11 +18,11 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::answer::{Answer, ReadAnswer};
 use crate::connection::Connection;
+use crate::device::{Device, DeviceInfo, Goodbye};
 use crate::dma::{DmaMemory, MemoryChange};
 use crate::interrupts::{Interrupts, IrqChange, IrqCounts};
 use crate::limits::{MAX_DATA_XFER, MAX_DMA_MAPS, MAX_IN_FLIGHT, PAGE_SIZE};
 use crate::lobby::Admitted;
-use crate::server::{Device, DeviceInfo, Goodbye};
 use crate::stream::Stream;
 use crate::wire::{Access, HEADER_SIZE};
 

@@ -14,12 +14,14 @@ use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_SET_DATA_TYPE_MASK,
 };
 
-use crate::limits::{MAX_DATA_XFER, MAX_MESSAGE};
+use crate::limits::MAX_DATA_XFER;
 
 /// Bytes of the header, which every message begins with.
 pub(crate) const HEADER_SIZE: usize = 16;
 /// Bytes of a region access before its data, without the header.
 pub(crate) const ACCESS_SIZE: usize = 16;
+/// Bytes of a message with its header.
+pub const MAX_MESSAGE: usize = HEADER_SIZE + ACCESS_SIZE + MAX_DATA_XFER as usize;
 
 /// Numbers of the commands that the client sends (vfio-user, "Commands").
 pub(crate) mod command {

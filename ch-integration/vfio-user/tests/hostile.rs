@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{Errno, write};
-use vfio_user_device::limits::{
-    HANDSHAKE_TIME, MAX_IN_FLIGHT, MAX_MESSAGE, MAX_WAITING, MESSAGE_TIME,
-};
+use vfio_user_device::MAX_MESSAGE;
+use vfio_user_device::limits::{HANDSHAKE_TIME, MAX_IN_FLIGHT, MAX_WAITING, MESSAGE_TIME};
 
 const EINVAL: i32 = Errno::INVAL.raw_os_error();
 

@@ -40,6 +40,7 @@ use std::mem;
 use std::sync::Arc;
 
 use rustix::io::{fcntl_dupfd_cloexec, pread, pwrite};
+use vm_memory::FileOffset;
 use zerocopy::IntoBytes;
 
 use context::{Context, MAP_CACHED};
@@ -455,7 +456,7 @@ impl HostBlob {
         self.shown = true;
         Ok(BlobMapping {
             resource_id,
-            file: Some(file.into()),
+            file: Some(FileOffset::new(file.into(), 0)),
             address: None,
             size: self.size,
             map_info: MAP_CACHED,

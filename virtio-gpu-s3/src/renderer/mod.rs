@@ -10,7 +10,6 @@ pub mod stream;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
 
 use thiserror::Error;
 use vm_memory::FileOffset;
@@ -162,7 +161,7 @@ pub struct BlobMapping {
     /// [`Operation::WriteBlob`]: memory of OpenGL has an address in the renderer's process, and
     /// no file. It is no part of a message: it goes beside it.
     #[cfg_attr(feature = "serde", serde(skip))]
-    pub file: Option<File>,
+    pub file: Option<FileOffset>,
     /// Where such memory lies, if the renderer is in this process; until the mapping ends. It need not be
     /// whole pages.
     #[cfg_attr(feature = "serde", serde(skip))]

@@ -14,6 +14,8 @@ use virtio_gpu_rutabaga::RutabagaRenderer;
 use virtio_gpu_s3::Fence;
 use virtio_gpu_s3::renderer::{Answer, BlobMapping};
 
+use vm_memory::FileOffset;
+
 use crate::channel::{Buffer, Channel, ChannelError};
 use crate::line::{FenceWriter, Line, Reader, Writer};
 use crate::protocol::{Encoder, MAX_FENCES, MAX_HEAD, Reply, Request, WAKE, decode};
@@ -150,7 +152,7 @@ impl<'a> Calls<'a> {
     /// The reply to a request. `in_flight`: nobody waits for it.
     pub(super) fn reply(&mut self, reply: &Reply, in_flight: bool) -> Result<(), ChannelError> {
         let file = match reply {
-            Ok(Answer::Mapped(BlobMapping { file, .. })) => file.as_ref(),
+            Ok(Answer::Mapped(BlobMapping { file, .. })) => file.as_ref().map(FileOffset::file),
             _ => None,
         };
         let message = self.encoder.encode(reply)?;

@@ -9,7 +9,7 @@ use std::ptr;
 
 use rustix::mm::munmap;
 use rutabaga_gfx::{RUTABAGA_HANDLE_TYPE_MEM_OPAQUE_FD, RutabagaMagmaHandle};
-use vm_memory::{Bytes, VolatileSlice};
+use vm_memory::{Bytes, FileOffset, VolatileSlice};
 
 use super::{EINVAL, Engine, OUTSIDE, refused};
 use virtio_gpu_s3::renderer::{BlobMapping, RendererError};
@@ -64,7 +64,7 @@ impl Engine {
         self.held(id)?.blob.shown = true;
         Ok(BlobMapping {
             resource_id: id,
-            file,
+            file: file.map(|file| FileOffset::new(file, 0)),
             address,
             size,
             map_info: self.rutabaga.map_info(id).unwrap_or(MAP_CACHE_NONE),
