@@ -12,6 +12,8 @@ use virtio_gpu_worker::{QUIESCE_LIMIT, RendererPlace};
 
 use super::*;
 
+mod leaving;
+
 /// A driver of a device whose renderer is slow at will.
 struct Guest {
     device: GpuDevice,
@@ -19,9 +21,7 @@ struct Guest {
 }
 
 impl Guest {
-    /// With a context, and a command in it that the renderer keeps.
-    fn waiting() -> Self {
-        let (renderer, control) = ScriptedRenderer::new();
+    fn new(renderer: ScriptedRenderer, control: RendererControl) -> Self {
         let options = DeviceOptions {
             gpu: "".parse().unwrap(),
             renderer: RendererPlace::default(),
@@ -32,10 +32,16 @@ impl Guest {
             layout: Layout::Seed,
         };
         let made = GpuDevice::with_renderer(&options, |_| Ok(Box::new(renderer)));
-        let guest = Self {
+        Self {
             device: made.unwrap(),
             renderer: control,
-        };
+        }
+    }
+
+    /// With a context, and a command in it that the renderer keeps.
+    fn waiting() -> Self {
+        let (renderer, control) = ScriptedRenderer::new();
+        let guest = Self::new(renderer, control);
         guest.start_driver();
         let create = request::in_context(1, request::ctx_create(0));
         assert!(matches!(guest.command(create), Outcome::Done));
@@ -46,6 +52,20 @@ impl Guest {
     }
 
     fn start_driver(&self) {
+        self.negotiate();
+        self.write(Register::DeviceStatus, 0xf);
+        assert_eq!(self.read(Register::DeviceStatus), 0xf);
+    }
+
+    fn wait_for_status(&self, status: u64) {
+        let start = Instant::now();
+        while self.read(Register::DeviceStatus) != status {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn negotiate(&self) {
         self.write(Register::DeviceStatus, 3);
         for half in 0..2 {
             self.write(Register::DeviceFeatureSelect, half);
@@ -54,8 +74,6 @@ impl Guest {
             self.write(Register::DriverFeature, offered);
         }
         self.write(Register::DeviceStatus, 0xb);
-        self.write(Register::DeviceStatus, 0xf);
-        assert_eq!(self.read(Register::DeviceStatus), 0xf);
     }
 
     /// Executes a command without a ring.

@@ -130,3 +130,32 @@ fn events_are_streamed_with_their_numbers() {
         (&json!("disconnected"), &json!(2))
     );
 }
+
+#[test]
+fn a_seventeenth_person_is_refused_with_a_reason_and_served_when_another_left() {
+    let (_server, directory, first) = start();
+    let connect = || {
+        let path = directory.path().join("control");
+        let reader = BufReader::new(UnixStream::connect(path).unwrap());
+        Person { reader }
+    };
+    const STATUS: &str = "{\"command\":\"status\"}";
+    let mut people = vec![first];
+    people.extend((1..16).map(|_| connect()));
+    for person in &mut people {
+        assert!(person.ask(STATUS)["return"].is_object());
+    }
+    let refused = connect().answer();
+    assert_eq!(refused["error"]["message"], "more than 16 connections");
+    people.pop();
+    wait_until("a place", || {
+        let mut person = connect();
+        let asked = person.reader.get_mut().write_all(STATUS.as_bytes());
+        let ended = person.reader.get_mut().write_all(b"\n");
+        let mut line = String::new();
+        asked.is_ok()
+            && ended.is_ok()
+            && person.reader.read_line(&mut line).is_ok()
+            && line.contains("return")
+    });
+}

@@ -460,3 +460,84 @@ fn queue_from(setup: &QueueSetup, event_idx: bool) -> Result<Queue, QueueError> 
     queue.set_ready(true);
     Ok(queue)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtio_gpu_s3::{Activation, GpuConfig, NullRenderer, OutputConfig};
+    use virtio_gpu_s3_testing::request;
+
+    const DESCRIPTORS: u64 = 0x1000;
+    const AVAILABLE: u64 = 0x4000;
+    const USED: u64 = 0x6000;
+    const REQUEST: u64 = 0x8000;
+
+    /// A driver that offers the same request `count` times on the control queue.
+    fn offering(count: u16) -> (Session<()>, Executor, GuestMemoryMmap) {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        let request = request::get_display_info();
+        let length = u32::try_from(request.len()).unwrap();
+        memory.write_slice(&request, GuestAddress(REQUEST)).unwrap();
+        for index in 0..count {
+            let at = DESCRIPTORS + u64::from(index) * 16;
+            memory.write_obj(REQUEST, GuestAddress(at)).unwrap();
+            memory.write_obj(length, GuestAddress(at + 8)).unwrap();
+            let place = AVAILABLE + 4 + u64::from(index) * 2;
+            memory.write_obj(index, GuestAddress(place)).unwrap();
+        }
+        memory
+            .write_obj(count, GuestAddress(AVAILABLE + 2))
+            .unwrap();
+        let shared = GuestMemoryAtomic::new(memory.clone());
+        let mut session = Session::new(shared, false);
+        let setup = QueueSetup {
+            index: 0,
+            size: 256,
+            vector: 0,
+            desc: DESCRIPTORS,
+            driver: AVAILABLE,
+            device: USED,
+            position: RingPosition::default(),
+        };
+        session.start_queue(&setup).unwrap();
+        let output = OutputConfig {
+            width: 64,
+            height: 64,
+        };
+        let config = GpuConfig::new(vec![output]).unwrap();
+        let mut gpu = Gpu::new(config, Box::new(NullRenderer)).unwrap();
+        gpu.activate(gpu.device_features(), Activation::Fresh);
+        (session, Executor::new(gpu, 4096), memory)
+    }
+
+    fn taken(session: &Session<()>) -> u16 {
+        session.positions()[0].next_avail
+    }
+
+    #[test]
+    fn a_driver_that_offers_without_end_is_served_a_batch_at_a_time() {
+        let (mut session, mut executor, memory) = offering(200);
+        let gate = Gate::default();
+        gate.open();
+        assert!(session.find_work());
+        for batches in 1..=3 {
+            let served = session.serve(&mut executor, &gate);
+            assert_eq!(usize::from(taken(&session)), batches * BATCH);
+            assert_eq!(served.notify, bit(0), "once a batch");
+        }
+        session.serve(&mut executor, &gate);
+        assert_eq!(taken(&session), 200);
+        assert_eq!(memory.read_obj::<u16>(GuestAddress(USED + 2)).unwrap(), 200);
+    }
+
+    #[test]
+    fn no_buffer_is_taken_once_a_reset_was_asked_for() {
+        let (mut session, mut executor, _memory) = offering(10);
+        let gate = Gate::default();
+        gate.open();
+        assert!(session.find_work());
+        gate.end();
+        session.serve(&mut executor, &gate);
+        assert_eq!(taken(&session), 0);
+    }
+}
