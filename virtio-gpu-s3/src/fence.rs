@@ -123,16 +123,14 @@ pub(crate) struct Fences {
     last_fence: u64,
     ready: VecDeque<Completed>,
     last_token: u64,
+    /// All that wait and are ready.
+    count: usize,
 }
 
 impl Fences {
     /// Commands not yet answered, ready ones included.
     pub(crate) fn len(&self) -> usize {
-        let waiting = self.waiting.values().map(VecDeque::len);
-        let alone = self.calls.iter();
-        let alone = alone.filter(|(_, place)| matches!(place, Place::Alone(_)));
-        let count = waiting.fold(self.ready.len(), usize::saturating_add);
-        count.saturating_add(alone.count())
+        self.count
     }
 
     /// True if a command on `timeline` waits.
@@ -170,6 +168,7 @@ impl Fences {
             fence,
             in_flight,
         } = *deferral;
+        self.count = self.count.saturating_add(1);
         let pending = Pending {
             token,
             in_flight,
@@ -281,9 +280,11 @@ impl Fences {
         self.waiting.clear();
         self.calls.clear();
         self.ready.clear();
+        self.count = 0;
     }
 
     pub(crate) fn drain_ready(&mut self) -> impl Iterator<Item = Completed> + '_ {
+        self.count = self.count.saturating_sub(self.ready.len());
         self.ready.drain(..)
     }
 }

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is read of a guest's buffer, once.
 
+use std::mem;
+
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use crate::command;
@@ -42,13 +44,19 @@ impl Request {
         for (address, length) in ranges {
             let length = left.min(*length);
             left = left.saturating_sub(length);
-            if length > 0 {
-                self.rest.push((*address, length));
+            let count = length.min(HEAD_BYTES.saturating_sub(self.head.len()));
+            self.read(*address, count, memory)?;
+            if count < length {
+                let next = address.0.checked_add(count as u64);
+                let next = next.ok_or(no_memory(*address, length))?;
+                let unread = length.saturating_sub(count);
+                self.rest.push((GuestAddress(next), unread));
             }
         }
-        self.read_on(HEAD_BYTES, memory)?;
-        if !command::is_stream(&self.head) {
-            self.read_on(usize::MAX, memory)?;
+        if !self.rest.is_empty() && !command::is_stream(&self.head) {
+            for (address, length) in mem::take(&mut self.rest) {
+                self.read(address, length, memory)?;
+            }
         }
         Ok(())
     }
@@ -63,29 +71,17 @@ impl Request {
         &self.rest
     }
 
-    /// Reads up to so many bytes more.
-    fn read_on<M: GuestMemoryBackend + ?Sized>(
+    fn read<M: GuestMemoryBackend + ?Sized>(
         &mut self,
-        bytes: usize,
+        address: GuestAddress,
+        length: usize,
         memory: &M,
     ) -> Result<(), GuestError> {
-        let mut left = bytes;
-        for (address, length) in &mut self.rest {
-            let count = left.min(*length);
-            let from = self.head.len();
-            self.head.resize(from.saturating_add(count), 0);
-            let target = self.head.get_mut(from..).unwrap_or_default();
-            let no_memory = no_memory(*address, count);
-            memory
-                .read_slice(target, *address)
-                .map_err(|_| no_memory.clone())?;
-            left = left.saturating_sub(count);
-            *length = length.saturating_sub(count);
-            let next = address.0.checked_add(count as u64);
-            *address = GuestAddress(next.ok_or(no_memory)?);
-        }
-        self.rest.retain(|(_, length)| *length > 0);
-        Ok(())
+        let from = self.head.len();
+        self.head.resize(from.saturating_add(length), 0);
+        let target = self.head.get_mut(from..).unwrap_or_default();
+        let read = memory.read_slice(target, address);
+        read.map_err(|_| no_memory(address, length))
     }
 }
 

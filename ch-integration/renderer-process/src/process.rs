@@ -210,7 +210,7 @@ impl Process {
             requests,
             replies,
             reply: None,
-            encoder: Encoder::default(),
+            encoder: Encoder::new(),
             buffer: Buffer::new(),
             polling: AdaptivePolling::default(),
             fences: FenceReader::new(line.clone()),

@@ -6,8 +6,6 @@
 //! A message is a value in postcard's encoding. Bytes that come with a call lie in the scratch memory. Whoever reads checks every length: the device's process trusts the renderer's
 //! nothing, as C has parsed a guest's bytes there, and the renderer's holds its own mistakes apart from the device's.
 
-use std::mem;
-
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use virtio_gpu_s3::renderer::{Answer, CapsetInfo, Operation};
@@ -109,19 +107,18 @@ pub(super) enum MessageError {
     Decode,
 }
 
-/// A message, ready to be sent. Its memory is for the next one too.
-#[derive(Debug, Default)]
+/// Room for a message that is sent, and for the next one.
+#[derive(Debug)]
 pub(super) struct Encoder(Vec<u8>);
 
 impl Encoder {
+    pub(super) fn new() -> Self {
+        Self(vec![0; MAX_MESSAGE])
+    }
+
     pub(super) fn encode(&mut self, value: &impl Serialize) -> Result<&[u8], MessageError> {
-        let mut bytes = mem::take(&mut self.0);
-        bytes.clear();
-        self.0 = postcard::to_extend(value, bytes).map_err(|_| MessageError::Encode)?;
-        if self.0.len() > MAX_MESSAGE {
-            return Err(MessageError::Encode);
-        }
-        Ok(&self.0)
+        let used = postcard::to_slice(value, &mut self.0);
+        used.map(|used| &*used).map_err(|_| MessageError::Encode)
     }
 }
 

@@ -105,7 +105,7 @@ pub fn serve() -> Result<(), ServeError> {
 }
 
 fn greet(calls: &Channel, started: &Started) -> Result<(), ServeError> {
-    let mut encoder = Encoder::default();
+    let mut encoder = Encoder::new();
     let message = encoder.encode(started).map_err(|error| protocol(&error))?;
     let sent = calls.send(message, None);
     sent.map_err(|error| protocol(&error))

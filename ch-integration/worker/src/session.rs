@@ -58,7 +58,11 @@ pub(crate) struct Executor {
     readable: Room,
     room: Room,
     response: Response,
+    pub(crate) spares: Spares,
 }
+
+/// Memory of answers that were given, for those to come: never for more than were owed at once.
+pub(crate) type Spares = Vec<(Room, Response)>;
 
 impl Executor {
     pub(crate) fn new(gpu: Gpu, max_request: usize) -> Self {
@@ -70,6 +74,7 @@ impl Executor {
             readable: Room::new(),
             room: Room::new(),
             response: Response::default(),
+            spares: Spares::new(),
         }
     }
 }
@@ -209,7 +214,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
             }
         }
         self.collect(&mut executor.gpu);
-        self.answer(&mut served);
+        self.answer(&mut executor.spares, &mut served);
         served
     }
 
@@ -278,6 +283,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
             request,
             room,
             response,
+            spares,
             ..
         } = executor;
         let bytes = room.iter().map(|(_, length)| *length);
@@ -298,11 +304,13 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
                 Some(write_answer(room, response, memory))
             }
             Outcome::Deferred(token) => {
+                let (spare_room, spare) = spares.pop().unwrap_or_default();
+                *response = spare;
                 self.owed.push(Owed {
                     token,
                     queue: index,
                     head,
-                    room: mem::take(room),
+                    room: mem::replace(room, spare_room),
                     answer: None,
                 });
                 None
@@ -328,7 +336,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
     }
 
     /// Answers the commands that are done, in the order in which they were taken.
-    pub(crate) fn answer(&mut self, served: &mut Served) {
+    pub(crate) fn answer(&mut self, spares: &mut Spares, served: &mut Served) {
         if self.owed.is_empty() {
             return;
         }
@@ -343,6 +351,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
                 Ok(()) => used |= bit(owed.queue),
                 Err(error) => broken.push((owed.queue, error)),
             }
+            spares.extend(owed.answer.map(|answer| (owed.room, answer)));
         }
         // Once for all that was used.
         for (index, queue) in (0..).zip(queues.iter_mut()) {

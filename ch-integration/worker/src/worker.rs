@@ -261,7 +261,7 @@ impl<F: Frontend> Worker<F> {
             return false;
         };
         let mut served = Served::default();
-        session.answer(&mut served);
+        session.answer(&mut self.executor.spares, &mut served);
         drop(inside);
         self.tell(served);
         true

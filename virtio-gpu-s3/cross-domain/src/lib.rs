@@ -202,12 +202,8 @@ impl CrossDomainRenderer {
             | Operation::WriteBlob { resource_id, .. }
             | Operation::MapBlob { resource_id }
             | Operation::UnmapBlob { resource_id } => self.resources.host(resource_id).is_some(),
-            Operation::CreateResource { .. }
-            | Operation::AttachBacking { .. }
-            | Operation::DetachBacking { .. }
-            | Operation::ReadPixels { .. }
-            | Operation::WritePixels { .. }
-            | Operation::Fence => false,
+            // Whatever is about neither.
+            _ => false,
         };
         if is_ours { Owner::Ours } else { Owner::Inner }
     }

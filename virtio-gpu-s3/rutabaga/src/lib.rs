@@ -173,12 +173,8 @@ impl Renderer for RutabagaRenderer {
     /// A fence that cannot be created signals with the one before it, so nothing is to be waited
     /// for there.
     fn call(&mut self, call: Call<'_>) -> Result<Answer, RendererError> {
-        let Call {
-            operation,
-            data,
-            fence,
-        } = call;
-        let given = match data {
+        let (operation, fence) = (&call.operation, call.fence);
+        let given = match call.data {
             Data::None => Given::None,
             Data::Bytes(bytes) => Given::Bytes(bytes),
             Data::Room(room) => Given::Room(room),
@@ -191,11 +187,13 @@ impl Renderer for RutabagaRenderer {
                 _ => Given::None,
             },
         };
-        let answer = self.thread.call(|engine| engine.run(operation, given))?;
-        if let Some(fence) = fence {
-            self.thread.post(move |engine| engine.create_fence(fence))?;
-        }
-        Ok(answer)
+        self.thread.call(|engine| {
+            let answer = engine.run(operation, given)?;
+            if let Some(fence) = fence {
+                engine.create_fence(fence);
+            }
+            Ok(answer)
+        })
     }
 
     fn poll(&mut self) -> Vec<Completion> {

@@ -37,15 +37,16 @@ pub(super) struct Order {
 
 impl Order {
     /// Makes the call, with its fence.
-    fn begin(self, renderer: &mut dyn Renderer, call: Call<'_>) -> Result<Reply, CommandError> {
-        let call = call.fenced(self.fence);
+    fn begin(self, renderer: &mut dyn Renderer, mut call: Call<'_>) -> Result<Reply, CommandError> {
+        call.fence = self.fence;
         let begun = match self.ticket {
             Some(ticket) => renderer.begin(call, ticket),
             None => Begun::Answered(renderer.call(call)),
         };
         match begun {
             Begun::InFlight => Ok(Reply::InFlight),
-            Begun::Answered(answer) => Ok(answer.map(|_| Reply::NoData)?),
+            Begun::Answered(Ok(_)) => Ok(Reply::NoData),
+            Begun::Answered(Err(error)) => Err(error.into()),
         }
     }
 }

@@ -108,6 +108,7 @@ impl Operation {
     }
 
     /// The call with `data`.
+    #[inline]
     pub fn with(self, data: Data<'_>) -> Call<'_> {
         Call {
             operation: self,
@@ -225,6 +226,7 @@ impl<'a> Data<'a> {
     ///
     /// # Errors
     /// It is no whole number of dwords, or there is none, or it is no longer memory.
+    #[inline]
     pub fn words<'b>(self, buffer: &'b mut Vec<u32>) -> Result<&'b mut [u32], RendererError>
     where
         'a: 'b,
@@ -319,6 +321,7 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// The same with a fence, or without.
     #[must_use]
+    #[inline]
     pub fn fenced(self, fence: Option<Fence>) -> Self {
         Self { fence, ..self }
     }

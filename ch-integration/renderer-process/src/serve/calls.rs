@@ -102,7 +102,7 @@ impl<'a> Calls<'a> {
             requests,
             replies,
             news,
-            encoder: Encoder::default(),
+            encoder: Encoder::new(),
             buffer: Buffer::new(),
             files: VecDeque::new(),
             polling: AdaptivePolling::default(),
