@@ -4,13 +4,14 @@
 //! needs no check of its own: nothing else can be read as one.
 
 use std::collections::HashMap;
+use std::iter;
 
 use thiserror::Error;
 
 use crate::message::{MessageFault, lint, names_home};
 use crate::names::{PartName, RepoPath};
 use crate::patch::{Entry, Patch};
-use crate::store::{Series, Store, StoreError, Stored};
+use crate::store::{Part, Series, Store, StoreError, Stored};
 
 /// The widest line of a cover letter.
 const COLUMNS: usize = 72;
@@ -63,6 +64,16 @@ pub enum CheckFault {
         /// The line, in the file as the patch leaves it.
         line: usize,
     },
+    /// More than a reviewer is to be asked to read.
+    #[error("{what} has {lines} lines of code; {limit} are its limit in series")]
+    Size {
+        /// A part or a patch.
+        what: String,
+        /// Its lines of code.
+        lines: usize,
+        /// What it may have.
+        limit: usize,
+    },
     /// A cover letter needs a subject, an empty line and a text, all in ASCII and not too wide.
     #[error("{part}/cover.txt, line {line}: {rule}")]
     Cover {
@@ -80,6 +91,7 @@ pub fn check(store: &Store) -> Result<(Series, Vec<CheckFault>), StoreError> {
     let (series, faults) = store.inspect()?;
     let mut faults: Vec<CheckFault> = faults.into_iter().map(CheckFault::from).collect();
     for part in &series.parts {
+        faults.extend(sizes(part));
         match store.cover(&part.name) {
             Ok(text) => faults.extend(cover(&part.name, &text)),
             Err(fault) => faults.push(fault.into()),
@@ -91,6 +103,21 @@ pub fn check(store: &Store) -> Result<(Series, Vec<CheckFault>), StoreError> {
     }
     faults.extend(chain(stored()));
     Ok((series, faults))
+}
+
+/// What of a part is larger than it may be.
+fn sizes(part: &Part) -> Vec<CheckFault> {
+    let code = || part.patches.iter().map(|Stored { patch, .. }| patch.code());
+    let each = part.patches.iter().zip(code());
+    let each = each.map(|(stored, lines)| (stored.name.clone(), lines, part.limits.patch));
+    let whole = code().fold(0, usize::saturating_add);
+    iter::once((part.name.to_string(), whole, part.limits.part))
+        .chain(each)
+        .filter_map(|(what, lines, limit)| {
+            let limit = limit.filter(|limit| lines > *limit)?;
+            Some(CheckFault::Size { what, lines, limit })
+        })
+        .collect()
 }
 
 /// What is wrong with one patch, by the name it is to be told by.

@@ -34,9 +34,9 @@ enum Command {
     Save {
         /// A checkout of Cloud Hypervisor
         checkout: PathBuf,
-        /// The part: s3, transport, gpu
+        /// The part, as in `series`
         part: PartName,
-        /// The commits, as in v53.0..branch
+        /// The commits, as in BASE..branch
         range: String,
     },
     /// Make a branch of the stored patches; the work tree stays as it is
@@ -51,9 +51,9 @@ enum Command {
         /// Switch the checkout to the branch
         #[arg(long)]
         switch: bool,
-        /// The commit to start from
-        #[arg(long, value_name = "COMMIT", default_value = "HEAD")]
-        onto: String,
+        /// The commit to start from; the base of the series, or what is checked out where that is not known
+        #[arg(long, value_name = "COMMIT")]
+        onto: Option<String>,
         /// Make the commits in the name of git's user, who sends them, and not in the project's
         #[arg(long)]
         me: bool,
@@ -66,9 +66,9 @@ enum Command {
         folder: PathBuf,
         /// Parts, all if none is named; the ones before them need not be named
         parts: Vec<PartName>,
-        /// The commit to start from
-        #[arg(long, value_name = "COMMIT", default_value = "HEAD")]
-        onto: String,
+        /// The commit to start from; the base of the series, or what is checked out where that is not known
+        #[arg(long, value_name = "COMMIT")]
+        onto: Option<String>,
     },
     /// Check the form of everything that is stored
     Check,
@@ -121,7 +121,7 @@ fn run(store: &Store, command: &Command) -> Result<ExitCode, Box<dyn Error>> {
             } else {
                 Identity::Project
             };
-            apply(store, checkout, parts, branch, onto, identity)?;
+            apply(store, checkout, parts, branch, onto.as_deref(), identity)?;
             if *switch {
                 Git::open(checkout)?.run(["switch", "--quiet", branch])?;
             }
@@ -131,7 +131,7 @@ fn run(store: &Store, command: &Command) -> Result<ExitCode, Box<dyn Error>> {
             folder,
             parts,
             onto,
-        } => export(store, checkout, folder, parts, onto)?,
+        } => export(store, checkout, folder, parts, onto.as_deref())?,
         Command::Check => return check_all(store),
         Command::Overlap { checkout, base } => overlap(store, checkout, base.as_deref())?,
         Command::Lines => lines(&store.load()?),
@@ -169,11 +169,12 @@ fn apply(
     checkout: &Path,
     parts: &[PartName],
     name: &str,
-    onto: &str,
+    onto: Option<&str>,
     identity: Identity,
 ) -> Result<(), Box<dyn Error>> {
     let series = store.load()?;
     let git = Git::open(checkout)?;
+    let onto = onto.unwrap_or_else(|| start(&git, &series));
     let replayed = replay(&git, &series, &series.select(parts)?, onto, identity)?;
     branch(&git, &replayed, name)?;
     for (part, commits) in &replayed.parts {
@@ -183,12 +184,22 @@ fn apply(
     Ok(())
 }
 
+/// The base of the series, whatever is checked out; what is checked out where the base is not known.
+fn start<'a>(git: &Git, series: &'a Series) -> &'a str {
+    let base = &series.base.commit;
+    if git.commit(base).is_ok() {
+        base
+    } else {
+        "HEAD"
+    }
+}
+
 fn export(
     store: &Store,
     checkout: &Path,
     folder: &Path,
     chosen: &[PartName],
-    onto: &str,
+    onto: Option<&str>,
 ) -> Result<(), Box<dyn Error>> {
     let series = store.load()?;
     let selected = series.select(chosen)?;
@@ -204,6 +215,7 @@ fn export(
         .iter()
         .take(end.map_or(0, |end| end.saturating_add(1)))
         .collect();
+    let onto = onto.unwrap_or_else(|| start(&git, &series));
     let replayed = replay(&git, &series, &needed, onto, Identity::Caller)?;
     for (part, count) in mails(&git, store, &replayed, chosen, folder)? {
         println!("{part}: {count} mails and a cover letter");
@@ -250,9 +262,9 @@ fn overlap(store: &Store, checkout: &Path, base: Option<&str>) -> Result<(), Box
 }
 
 fn lines(series: &Series) {
-    println!("{:>6} {:>6} {:>6}  patch", "files", "+", "-");
-    let row = |files: usize, added: usize, removed: usize, name: &str| {
-        println!("{files:>6} {added:>6} {removed:>6}  {name}");
+    println!("{:>6} {:>6} {:>6} {:>6}  patch", "files", "+", "-", "code");
+    let row = |files: usize, added: usize, removed: usize, code: usize, name: &str| {
+        println!("{files:>6} {added:>6} {removed:>6} {code:>6}  {name}");
     };
     for part in &series.parts {
         let patches = || part.patches.iter().map(|stored| &stored.patch);
@@ -262,6 +274,7 @@ fn lines(series: &Series) {
                 patch.files.len(),
                 patch.added(),
                 patch.removed(),
+                patch.code(),
                 &stored.name,
             );
         }
@@ -269,6 +282,7 @@ fn lines(series: &Series) {
             patches().map(|patch| patch.files.len()).sum(),
             patches().map(Patch::added).sum(),
             patches().map(Patch::removed).sum(),
+            patches().map(Patch::code).sum(),
             &format!("{} in all", part.name),
         );
     }

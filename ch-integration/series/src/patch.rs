@@ -13,11 +13,14 @@
 //! Mode: 100644
 //! Base: 0123456789abcdef0123456789abcdef01234567
 //! Result: 89abcdef0123456789abcdef0123456789abcdef
+//! Tests: 12
 //!
 //! d3 1
 //! a3 1
 //! the line that is there instead
 //! ```
+//!
+//! `Tests` is the line of the result from which a Rust file has nothing but tests, if it has some.
 //!
 //! There is one way to write a patch, and a file that is written in any other is refused: so nothing hides in it.
 
@@ -39,6 +42,7 @@ pub const MAX_PATCH: usize = 16 << 20;
 
 const END_OF_MESSAGE: &str = "---";
 const NOTHING: &str = "none";
+const TESTS: &str = "Tests: ";
 /// A date of a mail (RFC 5322 §3.3), in UTC so that it does not say where somebody sat.
 const DATE_SHAPE: &str = "Aaa, 00 Aaa 0000 00:00:00 +ZZZZ";
 
@@ -127,6 +131,8 @@ pub struct FileChange {
     pub base: Option<Entry>,
     /// What it becomes; `None` if it goes.
     pub result: Option<Entry>,
+    /// The line of the result where the tests of a Rust file begin, if it has some.
+    pub tests: Option<usize>,
     /// How.
     pub script: EditScript,
 }
@@ -223,6 +229,15 @@ impl Patch {
             .fold(0, usize::saturating_add)
     }
 
+    /// How many lines of Rust it adds that are neither tests, nor comments, nor empty.
+    #[must_use]
+    pub fn code(&self) -> usize {
+        self.files
+            .iter()
+            .map(FileChange::code)
+            .fold(0, usize::saturating_add)
+    }
+
     fn must_be(&self, text: &str) -> Result<(), PatchError> {
         if self.files.is_empty() {
             return Err(PatchError::NoFiles);
@@ -292,6 +307,17 @@ impl FileChange {
         };
         let base = entry("Base: ", before)?;
         let result = entry("Result: ", after)?;
+        let tests = match lines.peek().and_then(|line| line.strip_prefix(TESTS)) {
+            Some(number) => {
+                let line = lines.number();
+                lines.next();
+                Some(number.parse().map_err(|_| PatchError::Header {
+                    line,
+                    expected: TESTS,
+                })?)
+            }
+            None => None,
+        };
         let unterminated = lines.peek() == Some("Newline: none");
         if unterminated {
             lines.next();
@@ -305,10 +331,21 @@ impl FileChange {
             path,
             base,
             result,
+            tests,
             script,
         };
         change.must_make_sense()?;
         Ok(change)
+    }
+
+    fn code(&self) -> usize {
+        let path = self.path.as_str();
+        let is_code = path.ends_with(".rs") && !path.ends_with("tests.rs") && !in_tests(path);
+        let tests = self.tests.unwrap_or(usize::MAX);
+        let lines = self.script.numbered().into_iter();
+        lines
+            .filter(|(number, text)| is_code && *number < tests && says_something(text))
+            .count()
     }
 
     fn must_make_sense(&self) -> Result<(), PatchError> {
@@ -331,6 +368,33 @@ impl FileChange {
     }
 }
 
+/// The line where the tests of a Rust file begin: at its first test module, behind which nothing else is.
+pub(crate) fn tests_begin(path: &RepoPath, content: &[u8]) -> Option<usize> {
+    if !path.as_str().ends_with(".rs") {
+        return None;
+    }
+    let text = String::from_utf8_lossy(content);
+    let lines: Vec<&str> = text.lines().collect();
+    let is_begin = |pair: &[&str]| {
+        matches!(pair, [attribute, item]
+            if (*attribute == "#[cfg(test)]" || attribute.starts_with("#[cfg(all(test,"))
+                && item.starts_with("mod "))
+    };
+    lines
+        .windows(2)
+        .position(is_begin)
+        .map(|index| index.saturating_add(1))
+}
+
+fn in_tests(path: &str) -> bool {
+    path.split('/').any(|folder| folder == "tests")
+}
+
+fn says_something(line: &str) -> bool {
+    let line = line.trim_start();
+    !line.is_empty() && !line.starts_with("//")
+}
+
 impl Display for FileChange {
     fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
         let mode = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.mode);
@@ -351,6 +415,9 @@ impl Display for FileChange {
         }
         writeln!(f, "Base: {}", id(&self.base))?;
         writeln!(f, "Result: {}", id(&self.result))?;
+        if let Some(line) = self.tests {
+            writeln!(f, "{TESTS}{line}")?;
+        }
         if self.script.is_unterminated() {
             writeln!(f, "Newline: none")?;
         }

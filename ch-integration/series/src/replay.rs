@@ -13,7 +13,7 @@ use crate::check::describe;
 use crate::edit::EditError;
 use crate::git::{Git, GitError};
 use crate::names::{BlobId, PartName, RepoPath};
-use crate::patch::{AUTHOR_EMAIL, AUTHOR_NAME, Entry, FileChange, Patch};
+use crate::patch::{AUTHOR_EMAIL, AUTHOR_NAME, Entry, FileChange, Patch, tests_begin};
 use crate::store::{Part, Series, Stored};
 
 /// Why there are no commits.
@@ -59,6 +59,14 @@ pub enum ReplayError {
         expected: BlobId,
         /// What it does.
         found: String,
+    },
+    /// The tests of a file begin elsewhere.
+    #[error("{patch}: {path}: `Tests` is not the line where they begin; save it anew")]
+    Tests {
+        /// Which.
+        patch: String,
+        /// The file.
+        path: RepoPath,
     },
 }
 
@@ -328,6 +336,12 @@ fn index_entry(git: &Git, name: &str, file: &FileChange) -> Result<Vec<u8>, Repl
             path: file.path.clone(),
             expected: id.clone(),
             found,
+        });
+    }
+    if file.tests != tests_begin(&file.path, &content) {
+        return Err(ReplayError::Tests {
+            patch: name.to_owned(),
+            path: file.path.clone(),
         });
     }
     Ok(format!("{mode} {id}\t{}\0", file.path).into_bytes())

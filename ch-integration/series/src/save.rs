@@ -11,7 +11,7 @@ use crate::edit::{EditError, EditScript, Hunk};
 use crate::git::{Git, GitError, text};
 use crate::message::{components, strip_sender};
 use crate::names::{BlobId, Mode, NameError, PartName, RepoPath};
-use crate::patch::{Entry, FileChange, MAX_PATCH, Patch, PatchError, is_date};
+use crate::patch::{Entry, FileChange, MAX_PATCH, Patch, PatchError, is_date, tests_begin};
 use crate::store::{Store, StoreError};
 
 /// The most commits that a part may have.
@@ -29,7 +29,7 @@ pub enum SaveError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The range names nothing, or everything.
-    #[error("{range} names {count} commits; a part has 1 to {MAX_COMMITS}, as in v53.0..branch")]
+    #[error("{range} names {count} commits; a part has 1 to {MAX_COMMITS}, as in BASE..branch")]
     Count {
         /// The range.
         range: String,
@@ -346,6 +346,7 @@ fn change(
         });
     }
     Ok(FileChange {
+        tests: tests_begin(&path, &after),
         path,
         base,
         result,

@@ -39,7 +39,9 @@ pub enum StoreError {
         source: IoError,
     },
     /// A line of `series` says nothing.
-    #[error("series, line {line}: expected `base NAME COMMIT` once, or the name of a part")]
+    #[error(
+        "series, line {line}: expected `base NAME COMMIT` once, or `PART [LINES [LINES_OF_A_PATCH]]`"
+    )]
     SeriesLine {
         /// Which.
         line: usize,
@@ -128,11 +130,22 @@ pub struct Stored {
     pub patch: Patch,
 }
 
+/// How many lines of code a reviewer is to be asked to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// In a part.
+    pub part: Option<usize>,
+    /// In each of its patches.
+    pub patch: Option<usize>,
+}
+
 /// A part with its patches in order.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Its name.
     pub name: PartName,
+    /// How large it may be.
+    pub limits: Limits,
     /// Its patches.
     pub patches: Vec<Stored>,
 }
@@ -191,8 +204,8 @@ impl Store {
         let (base, names) = self.index()?;
         let mut faults = Vec::new();
         let mut parts = Vec::new();
-        for name in names {
-            parts.push(self.part(name, &mut faults)?);
+        for (name, limits) in names {
+            parts.push(self.part(name, limits, &mut faults)?);
         }
         self.find_unlisted(&parts, &mut faults)?;
         Ok((Series { base, parts }, faults))
@@ -221,7 +234,7 @@ impl Store {
                     .map_err(|source| write_error(&format!("{part}/{name}"), source))?;
             }
         }
-        let new = !names.contains(part);
+        let new = !names.iter().any(|(name, _)| name == part);
         if new {
             let mut index = self.text(SERIES)?;
             if !index.ends_with('\n') {
@@ -234,10 +247,10 @@ impl Store {
         Ok(new)
     }
 
-    fn index(&self) -> Result<(Base, Vec<PartName>), StoreError> {
+    fn index(&self) -> Result<(Base, Vec<(PartName, Limits)>), StoreError> {
         let text = self.text(SERIES)?;
         let mut base = None;
-        let mut parts: Vec<PartName> = Vec::new();
+        let mut parts: Vec<(PartName, Limits)> = Vec::new();
         for (line, text) in (1..).zip(text.lines()) {
             if text.is_empty() || text.starts_with('#') {
                 continue;
@@ -249,14 +262,20 @@ impl Store {
                         commit: (*commit).to_owned(),
                     });
                 }
-                [part] => {
+                [part, sizes @ ..] if sizes.len() <= 2 => {
                     let part = part
                         .parse()
                         .map_err(|source| StoreError::PartName { line, source })?;
-                    if parts.contains(&part) {
+                    if parts.iter().any(|(other, _)| *other == part) {
                         return Err(StoreError::PartTwice { part });
                     }
-                    parts.push(part);
+                    let sizes: Result<Vec<usize>, _> = sizes.iter().map(|it| it.parse()).collect();
+                    let sizes = sizes.map_err(|_| StoreError::SeriesLine { line })?;
+                    let limits = Limits {
+                        part: sizes.first().copied(),
+                        patch: sizes.get(1).copied(),
+                    };
+                    parts.push((part, limits));
                 }
                 _ => return Err(StoreError::SeriesLine { line }),
             }
@@ -264,7 +283,12 @@ impl Store {
         Ok((base.ok_or(StoreError::NoBase)?, parts))
     }
 
-    fn part(&self, part: PartName, faults: &mut Vec<StoreError>) -> Result<Part, StoreError> {
+    fn part(
+        &self,
+        part: PartName,
+        limits: Limits,
+        faults: &mut Vec<StoreError>,
+    ) -> Result<Part, StoreError> {
         let mut patches = Vec::new();
         for file in self.names(part.as_str())? {
             let name = format!("{part}/{file}");
@@ -295,6 +319,7 @@ impl Store {
         }
         Ok(Part {
             name: part,
+            limits,
             patches,
         })
     }

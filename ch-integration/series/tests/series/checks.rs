@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use ch_series::check::check;
+use ch_series::replay::Identity;
 use ch_series::store::Store;
 
 use crate::repo::{Folder, Repo};
@@ -54,6 +55,78 @@ fn what_this_repository_keeps_is_in_form() {
         .map(|fault| format!("{fault} {:?}", fault.source()))
         .collect();
     assert_eq!(faults, [""; 0]);
+}
+
+const WITH_TESTS: &str = "// A comment.\n\nfn code() {}\nfn more() {}\n\n#[cfg(test)]\nmod tests {\n    fn test() {}\n}\n";
+
+/// A part of two patches: a file of Rust with two lines of code, and three more lines, of which one is code.
+fn of_rust() -> Folder {
+    let repo = Repo::new(&[("a", b"1\n")]);
+    repo.write("src/a.rs", WITH_TESTS.as_bytes());
+    repo.write("docs/a.md", b"Text.\n");
+    repo.write("tests/all.rs", b"fn test() {}\n");
+    repo.write("src/a_tests.rs", b"fn test() {}\n");
+    repo.commit("misc: Add a");
+    let more = WITH_TESTS.replace(
+        "    fn test() {}\n",
+        "    fn test() {}\n    fn other() {}\n",
+    );
+    let more = more.replace("fn more() {}\n", "fn more() {}\n// Why.\nfn most() {}\n");
+    repo.write("src/a.rs", more.as_bytes());
+    repo.commit("misc: Add to a");
+    let folder = Folder::new();
+    folder.save(&repo, "part", "base..work").unwrap();
+    folder.write("part/cover.txt", COVER);
+    folder
+}
+
+#[test]
+fn a_part_and_a_patch_may_not_grow_over_their_limits() {
+    let folder = of_rust();
+    let index = folder.text("series");
+    let limited = |limits: &str| {
+        folder.write(
+            "series",
+            &index.replace("\npart\n", &format!("\npart {limits}\n")),
+        );
+        faults(&folder)
+    };
+    assert_eq!(limited("3 2"), [""; 0]);
+    assert_eq!(
+        limited("2"),
+        ["part has 3 lines of code; 2 are its limit in series"]
+    );
+    assert_eq!(
+        limited("3 1"),
+        ["part/0001-misc-Add-a.patch has 2 lines of code; 1 are its limit in series"]
+    );
+}
+
+#[test]
+fn a_limit_is_a_number() {
+    let folder = of_rust();
+    let index = folder.text("series");
+    for limits in ["many", "1 2 3", "-1"] {
+        folder.write(
+            "series",
+            &index.replace("\npart\n", &format!("\npart {limits}\n")),
+        );
+        let error = check(&folder.store()).unwrap_err();
+        assert!(error.to_string().contains("[LINES"), "{error}");
+    }
+}
+
+/// Otherwise code could be called tests by hand.
+#[test]
+fn a_patch_that_lies_about_where_its_tests_begin_is_not_applied() {
+    let folder = of_rust();
+    let first = "part/0001-misc-Add-a.patch";
+    let text = folder.text(first);
+    assert!(text.contains("Tests: 6\n"), "{text}");
+    folder.write(first, &text.replace("Tests: 6\n", "Tests: 1\n"));
+    let repo = Repo::new(&[("a", b"1\n")]);
+    let error = folder.replay(&repo, &[], Identity::Project).unwrap_err();
+    assert!(error.to_string().contains("`Tests`"), "{error}");
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn what_is_saved_is_checked_counted_and_applied() {
     assert_eq!(told, "one: 1 patches in form\ntwo: 1 patches in form\n");
     let table = prints(&folder, &["lines"]);
     assert!(
-        table.contains("     1      1      1  two in all\n"),
+        table.contains("     1      1      1      0  two in all\n"),
         "{table}"
     );
     let checkout = repo.checkout();
@@ -91,6 +91,24 @@ fn a_part_is_exported_without_naming_the_ones_before_it() {
     assert_eq!(told, "two: 1 mails and a cover letter\n");
     assert!(to.path().join("mails/two/0000-cover-letter.patch").exists());
     assert!(!to.path().join("mails/one").exists());
+}
+
+/// Whoever has just applied the series has its tip checked out, not what it is made for.
+#[test]
+fn a_checkout_with_the_series_applied_is_exported_from_the_base_of_the_series() {
+    let (repo, folder) = two_parts();
+    let checkout = repo.checkout();
+    let base = checkout.git(&["rev-parse", "base"]);
+    let index = folder.text("series").replace(&"1".repeat(40), &base);
+    folder.write("series", &index);
+    prints(&folder, &["apply", &path(&checkout), "--switch"]);
+    let to = tempfile::tempdir().unwrap();
+    let target = to.path().join("mails").to_string_lossy().into_owned();
+    let told = prints(&folder, &["export", &path(&checkout), &target]);
+    assert_eq!(
+        told,
+        "one: 1 mails and a cover letter\ntwo: 1 mails and a cover letter\n"
+    );
 }
 
 #[test]
