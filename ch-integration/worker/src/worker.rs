@@ -64,7 +64,8 @@ struct Settling<F: Frontend> {
     suspend: bool,
     /// Those who wait, and whether the gate is to be shut for them.
     asked: Vec<(Reply<bool>, bool)>,
-    reset: Option<(F::Ticket, Instant)>,
+    /// Resets that retain, the newest last: a function can be reset while its driver resets it.
+    resets: Vec<(F::Ticket, Instant)>,
 }
 
 impl<F: Frontend> Settling<F> {
@@ -74,12 +75,12 @@ impl<F: Frontend> Settling<F> {
             freeze: None,
             suspend: false,
             asked: Vec::new(),
-            reset: None,
+            resets: Vec::new(),
         }
     }
 
     fn is_wanted(&self) -> bool {
-        self.freeze.is_some() || self.suspend || !self.asked.is_empty() || self.reset.is_some()
+        self.freeze.is_some() || self.suspend || !self.asked.is_empty() || !self.resets.is_empty()
     }
 }
 
@@ -379,11 +380,14 @@ impl<F: Frontend> Worker<F> {
         }
     }
 
+    /// Also of a guest that sleeps: a renderer may have addresses in what went.
     fn follow_memory(&mut self) {
-        let Some(session) = self.life.session() else {
-            return;
+        let memory = match &self.life {
+            Life::Running(session)
+            | Life::Suspended(session)
+            | Life::Stopped(Left::Retained { session, .. }) => session.memory(),
+            Life::Stopped(Left::Nothing) => return,
         };
-        let memory = session.memory();
         if let Err(error) = self.executor.gpu.memory_changed(&*memory) {
             warn!("Resources have lost guest memory that was unmapped: {error}");
         }
@@ -512,18 +516,14 @@ impl<F: Frontend> Worker<F> {
         match kind {
             ResetKind::Frozen => {
                 let settling = self.settling();
-                // One that is still under way is superseded by this one.
-                let before = settling.reset.replace((ticket, asked));
+                settling.resets.push((ticket, asked));
                 settling.since = Instant::now();
-                if let Some((ticket, asked)) = before {
-                    self.finish_reset(ticket, asked, false);
-                }
             }
             ResetKind::Full => {
                 if let Some(settling) = self.settling.take() {
                     self.conclude(settling, false);
                 }
-                self.finish_reset(ticket, asked, false);
+                self.finish_resets(vec![(ticket, asked)], false);
             }
         }
     }
@@ -573,7 +573,7 @@ impl<F: Frontend> Worker<F> {
             freeze,
             suspend,
             asked,
-            reset,
+            resets,
         } = settling;
         if let Some(ticket) = freeze {
             let honoured = quiet;
@@ -598,61 +598,71 @@ impl<F: Frontend> Worker<F> {
             }
             let _ = reply.send(quiet);
         }
-        if let Some((ticket, asked)) = reset {
-            self.finish_reset(ticket, asked, quiet);
+        if !resets.is_empty() {
+            self.finish_resets(resets, quiet);
         }
     }
 
-    /// Applies a reset: a frozen one if the device came to rest for it.
-    fn finish_reset(&mut self, ticket: F::Ticket, asked: Instant, frozen: bool) {
+    /// Applies a reset, a frozen one if the device came to rest for it, and tells all who asked for it.
+    fn finish_resets(&mut self, resets: Vec<(F::Ticket, Instant)>, frozen: bool) {
         let resources = self.executor.gpu.status().resources;
         // What can be listened to can be listened to no more.
         drop(self.inbox.listen(Vec::new()));
         self.gate.ended();
-        let life = mem::replace(&mut self.life, Life::Stopped(Left::Nothing));
-        let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
-        if frozen {
-            self.life = match life {
-                Life::Running(session) | Life::Suspended(session) => {
-                    positions = session.positions();
-                    let since = Instant::now();
-                    Life::Stopped(Left::Retained { session, since })
-                }
-                stopped @ Life::Stopped(_) => stopped,
+        let positions = self.stop(frozen);
+        self.set_config(ConfigChange::ByDriver);
+        for (ticket, asked) in resets {
+            let outcome = match &positions {
+                Some(positions) => ResetOutcome::Done(positions),
+                None => ResetOutcome::StateLost,
             };
-            self.reset_gpu(GpuResetKind::Frozen);
-        } else {
+            let report = self.front.reset_done(ticket, outcome);
+            self.tell_reset(report, resources, micros(asked));
+        }
+    }
+
+    /// Ends the session, and with it whatever is owed, or keeps it for a driver that gets its queues back. Returns where
+    /// its rings stood if the state is retained.
+    fn stop(&mut self, frozen: bool) -> Option<[RingPosition; QUEUE_SIZES.len()]> {
+        let life = mem::replace(&mut self.life, Life::Stopped(Left::Nothing));
+        if !frozen {
             self.frozen = None;
             self.reset_gpu(GpuResetKind::Full);
+            return None;
         }
-        self.set_config(ConfigChange::ByDriver);
-        let outcome = if frozen {
-            ResetOutcome::Done(&positions)
-        } else {
-            ResetOutcome::StateLost
+        let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
+        self.life = match life {
+            Life::Running(session) | Life::Suspended(session) => {
+                positions = session.positions();
+                let since = Instant::now();
+                Life::Stopped(Left::Retained { session, since })
+            }
+            stopped @ Life::Stopped(_) => stopped,
         };
-        let report = self.front.reset_done(ticket, outcome);
-        let took_us = micros(asked);
-        match report {
+        self.reset_gpu(GpuResetKind::Frozen);
+        Some(positions)
+    }
+
+    fn tell_reset(&mut self, report: ResetReport, resources: usize, took_us: u64) {
+        self.events.emit(match report {
             ResetReport::Frozen {
                 holds,
                 parked_queues,
             } => {
                 self.resets.frozen = self.resets.frozen.saturating_add(1);
-                self.events.emit(EventKind::FrozenReset {
+                EventKind::FrozenReset {
                     holds,
                     parked_queues,
                     resources,
                     took_us,
-                });
+                }
             }
             ResetReport::Full => {
                 self.resets.full = self.resets.full.saturating_add(1);
-                self.events
-                    .emit(EventKind::FullReset { resources, took_us });
+                EventKind::FullReset { resources, took_us }
             }
-            ResetReport::Superseded => {}
-        }
+            ResetReport::Superseded => return,
+        });
     }
 
     fn discard(&mut self) {

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Guests that leave, sleep or reboot while the device owes them an answer.
 
-use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer, request};
+use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer, request, scene};
+use virtio_gpu_worker::State;
 use virtio_pci_freeze::spec::pci;
 use virtio_pci_freeze::{BarLayout, FreezeState, Register};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
@@ -234,4 +235,48 @@ fn a_guest_that_left_leaves_nothing_mapped_though_it_was_owed_an_answer() {
     assert!(Arc::strong_count(&region) > 1);
     ringing.device().disconnected();
     assert_eq!(Arc::strong_count(&region), 1);
+}
+
+/// A VMM may take memory from a guest that sleeps, and a renderer may have addresses in it.
+#[test]
+fn memory_that_goes_while_the_guest_sleeps_is_taken_from_the_renderer_too() {
+    let mut ringing = Ringing::owed();
+    ringing.finish();
+    ringing.wait_for_answers(2);
+    for request in scene::make_target(0x4000) {
+        ringing.send(&request);
+    }
+    let sent = ringing.offered;
+    ringing.wait_for_answers(sent);
+    ringing.set_bus_master(false);
+    ringing.guest.write(Register::DeviceStatus, 0);
+    ringing.guest.wait_for_status(0);
+    let before = ringing.renderer().calls();
+    ringing.device().replace_memory(new_memory());
+    assert!(
+        ringing.renderer().calls() > before,
+        "the backing is another one"
+    );
+    assert!(ringing.device().status().unwrap().state == State::Asleep);
+}
+
+#[test]
+fn a_function_that_is_reset_while_its_driver_resets_it_keeps_where_its_rings_stood() {
+    let ringing = Ringing::owed();
+    ringing.guest.write(Register::FreezeMode, 3);
+    ringing.guest.write(Register::DeviceStatus, 0);
+    let device = &ringing.guest.device;
+    thread::scope(|scope| {
+        scope.spawn(|| device.function_reset());
+        thread::sleep(Duration::from_millis(50));
+        ringing.renderer().hold_fences(false);
+    });
+    ringing.guest.wait_for_status(0);
+    ringing.set_bus_master(true);
+    ringing.guest.negotiate();
+    ringing.guest.write(Register::DeviceStatus, 0xf);
+    ringing.wait_for_answers(2);
+    let status = device.status().unwrap();
+    assert_eq!(status.counters.transport.full_resets, 0);
+    assert_eq!(status.counters.transport.reinstatements, 1);
 }
