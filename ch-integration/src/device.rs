@@ -166,7 +166,6 @@ impl GpuDevice {
         self.worker.stop();
         self.access(VirtioPciFunction::reboot);
         self.wait_for_reset();
-        self.replace_memory(GuestMemoryMmap::new());
         let mut state = self.function.lock();
         state.memory = Memory::new(GuestMemoryMmap::new());
         state.sleep = Sleep::Awake;

@@ -138,7 +138,11 @@ fn a_freeze_that_the_renderer_keeps_waiting_is_refused_and_the_next_one_honoured
     let guest = Guest::waiting();
     let start = Instant::now();
     assert_eq!(guest.freeze(), FreezeState::Unfrozen);
-    assert!(start.elapsed() >= QUIESCE_LIMIT);
+    let waited = start.elapsed();
+    assert!(
+        waited >= QUIESCE_LIMIT && waited < Duration::from_secs(4),
+        "{waited:?}"
+    );
     assert_eq!(guest.read(Register::FreezeMode), 0);
     assert_eq!(guest.counters().freezes_refused, 1);
     // Nothing was half frozen: the device goes on, and its command comes to an end.

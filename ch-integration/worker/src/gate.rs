@@ -120,8 +120,10 @@ mod tests {
         let waiter = thread::spawn(move || other.wait_until_left(LONG));
         thread::sleep(Duration::from_millis(20));
         assert!(!waiter.is_finished());
+        let left = Instant::now();
         drop(inside);
         assert!(waiter.join().unwrap());
+        assert!(left.elapsed() < LONG / 2, "it is waked");
         assert!(gate.enter().is_none());
     }
 
