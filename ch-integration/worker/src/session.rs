@@ -24,6 +24,9 @@ use crate::gate::Gate;
 /// keep a reset waiting.
 const BATCH: usize = 64;
 
+/// Bytes of a descriptor that are read in any case.
+const SHORT: usize = 64;
+
 type MemoryGuard<B> = GuestMemoryLoadGuard<GuestMemoryMmap<B>>;
 
 /// Where a buffer can be written: addresses of the guest, which stay good if the VMM maps its memory elsewhere.
@@ -398,7 +401,9 @@ impl Executor {
         for descriptor in chain {
             total = total.checked_add(descriptor.len())?;
             let length = usize::try_from(descriptor.len()).ok()?;
-            if !memory.check_range(descriptor.addr(), length) {
+            // A short one that is to be read is read below, whole, and that finds out too.
+            let is_read = !descriptor.is_write_only() && length <= SHORT.min(self.max_request);
+            if !is_read && !memory.check_range(descriptor.addr(), length) {
                 return None;
             }
             let ranges = if descriptor.is_write_only() {
