@@ -350,9 +350,13 @@ fn linux_6_1_resets_every_device_twice_and_they_all_work_after() -> Result<()> {
         guest.must_sleep_as_deep_as_it_can(when)?;
         let after = guest.resets()?;
         guest.say(&format!("{before:?} -> {after:?}"));
-        ensure!(after.full == before.full, "a sleep was taken for a reset");
         let driven = DRIVEN + u32::from(guest.gpu);
-        ensure!(after.frozen == before.frozen + driven, "not all were reset");
+        let (frozen, full) = (after.frozen - before.frozen, after.full - before.full);
+        ensure!(frozen + full == driven, "not all were reset once");
+        // Drivers with sleep hooks reset before anything tells of a sleep, and set up what they need. Those of pmem and
+        // of the GPU have none, and count on what they had.
+        let without_hooks = 1 + u32::from(guest.gpu);
+        ensure!(frozen == without_hooks, "a sleep was taken for a reset");
         before = after;
     }
     guest.must_sleep_while_writing()
