@@ -225,7 +225,7 @@ impl<F: Frontend> WorkerHandle<F> {
         self.stop();
     }
 
-    /// Stops the worker from touching guest memory. When this returns it does not, until [`serve`](Self::serve). There is
+    /// Stops the worker from touching guest memory. When this returns it does not, until [`serve`](WorkerLink::serve). There is
     /// no giving up: what happened to memory after a wait that did may happen under the worker.
     pub fn stop(&self) {
         self.link.shut();
@@ -237,7 +237,7 @@ impl<F: Frontend> WorkerHandle<F> {
     }
 
     /// Answers every command that was taken, within a bounded time, and says whether that was reached. With `shut` the
-    /// worker then touches no guest memory until [`serve`](Self::serve).
+    /// worker then touches no guest memory until [`serve`](WorkerLink::serve).
     ///
     /// # Errors
     /// No answer came.

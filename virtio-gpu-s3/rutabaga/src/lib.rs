@@ -7,7 +7,7 @@
 //! | rutabaga | here |
 //! |---|---|
 //! | its snapshot loses pixels, and its restore destroys everything first | neither is called; a frozen reset keeps the live objects |
-//! | a dropped instance cannot be followed by another; that one is silently 2D | one renderer a process, refused by [`StartError::AlreadyStarted`]; a reset destroys objects one by one |
+//! | a dropped instance cannot be followed by another; that one is silently 2D | one renderer a process, refused by `StartError::AlreadyStarted`; a reset destroys objects one by one |
 //! | it computes sizes in 32 bits and allocates without limit | the device checks sizes and limits before it asks |
 //! | its 2D transfers ignore an offset past the backing | its 2D component is never used; virglrenderer refuses |
 //! | global fence numbers are cut to 32 bits | both kinds of numbers are our own |

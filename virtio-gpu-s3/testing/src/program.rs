@@ -42,7 +42,7 @@ pub(super) mod likely;
 /// What a program does next. Each is a range of bytes, so that mutation keeps most as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A command as a driver would send it: its place among [`COMMANDS`](crate::protocol::COMMANDS).
+    /// A command as a driver would send it: its place among [`COMMANDS`](virtio_gpu_s3::protocol::COMMANDS).
     Likely(u8),
     /// Any command with any fields.
     Command,

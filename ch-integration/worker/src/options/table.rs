@@ -172,7 +172,7 @@ keys! {
 }
 
 keys! {
-    /// The value of a VMM's `--gpu`, and the JSON of its API. Where the device sits on the bus ([`BUS`]) is the VMM's
+    /// The value of a VMM's `--gpu`, and the JSON of its API. Where the device sits on the bus is the VMM's
     /// own grammar, and skipped here.
     VmmGpuOption, Vmm;
 
