@@ -4,8 +4,8 @@
 //! The renderer in a process of its own.
 //!
 //! virglrenderer is C that parses a guest's bytes. Here a crash of it costs the guest its 3D until the next full reset,
-//! and never the device or the VMM: [`RemoteRenderer`] stands in the device for a renderer that lives in another
-//! process, in which [`serve`] runs. That process is this program again, with [`SUBCOMMAND`].
+//! and never the device or the VMM: `RemoteRenderer` stands in the device for a renderer that lives in another
+//! process, in which `serve` runs. That process is this program again, with `SUBCOMMAND`.
 //!
 //! Requests, replies and fences go through rings in memory that both see, and so do pixels and streams. Calls whose
 //! answer nobody waits for are in flight, many at a time, and are answered in order.

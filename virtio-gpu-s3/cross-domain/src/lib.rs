@@ -11,7 +11,7 @@
 //! | rutabaga | here |
 //! |---|---|
 //! | a thread of its own writes to the ring when the host speaks, also after the reset of a guest that sleeps | one is written only while a fence waits, on the device's thread |
-//! | a fence waits for the host; nothing ends it but a message | [`Renderer::release_waits`](virtio_gpu_s3::Renderer::release_waits) |
+//! | a fence waits for the host; nothing ends it but a message | [`Renderer::release_waits`] |
 //! | it keeps the ring's addresses when the backing is detached or memory moves | it has what the device says |
 //! | POLL of size 0 is read for ever | refused |
 //! | it waits to connect, to send, and to write a pipe | nothing waits; what the other side does not take is kept up to a limit |

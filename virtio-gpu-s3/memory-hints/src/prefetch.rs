@@ -25,7 +25,7 @@ pub fn prefetch<B: BitmapSlice>(memory: &VolatileSlice<'_, B>, start: usize, byt
     ask(guard.as_ptr(), start, end);
 }
 
-/// Asks for the first [`START`] bytes of the `len` from `place` of `memory` on.
+/// Asks for the first `START` bytes of the `len` from `place` of `memory` on.
 #[inline]
 pub fn prefetch_row<B: BitmapSlice>(memory: &VolatileSlice<'_, B>, place: usize, len: usize) {
     let row = memory.ptr_guard().as_ptr().wrapping_add(place);
