@@ -41,7 +41,8 @@ const FILE_PAGES: u64 = 4;
 
 /// Sends the messages that `bytes` stand for to a connection, with files, some of them cut short later, and checks what
 /// must hold after each: accesses are within their regions, no more is in flight than may be, memory is read and written
-/// wherever the device is told that it can, every reply is one, and there are no more replies than messages.
+/// wherever the device is told that it can, every reply is one, and there are no more replies than messages, as the lengths
+/// that were sent cut them.
 ///
 /// # Panics
 /// Something does not hold.
@@ -63,7 +64,11 @@ pub fn run_messages(bytes: &[u8]) {
             .join()
             .expect("a device that all invariants hold for");
         let replies = replies.join().expect("replies that make sense");
-        assert!(replies <= sent, "{replies} replies to {sent} messages");
+        let messages = count_messages(&program.sent);
+        assert!(
+            replies <= messages,
+            "{replies} replies to {messages} messages"
+        );
         sent
     });
     assert!(sent <= MAX_MESSAGES);
@@ -85,6 +90,23 @@ fn serve(socket: UnixStream) {
     let _ended = connection.run(&mut device);
     drop(device);
     drop(connection.into_memory());
+}
+
+/// Messages in a stream, each as long as it says. One that says less than a header ends the stream. A length that lies
+/// makes others of the messages that were meant, and maybe more.
+fn count_messages(mut stream: &[u8]) -> usize {
+    let mut messages = 0;
+    while let [_, _, _, _, s0, s1, s2, s3, ..] = *stream
+        && stream.len() >= HEADER_SIZE
+    {
+        messages += 1;
+        let size = usize::try_from(u32::from_ne_bytes([s0, s1, s2, s3])).unwrap_or(0);
+        if size < HEADER_SIZE {
+            break;
+        }
+        stream = stream.get(size..).unwrap_or_default();
+    }
+    messages
 }
 
 /// Each is whole, and is a reply.
@@ -190,6 +212,8 @@ struct Program<'a> {
     bytes: &'a [u8],
     /// The last file of memory that went out.
     memory: Option<OwnedFd>,
+    /// Every byte that went out.
+    sent: Vec<u8>,
 }
 
 impl<'a> Program<'a> {
@@ -197,6 +221,7 @@ impl<'a> Program<'a> {
         Self {
             bytes,
             memory: None,
+            sent: Vec::new(),
         }
     }
 
@@ -307,7 +332,11 @@ impl<'a> Program<'a> {
             assert!(control.push(SendAncillaryMessage::ScmRights(&borrowed)));
         }
         let bytes = [IoSlice::new(message)];
-        sendmsg(client, &bytes, &mut control, SendFlags::NOSIGNAL).is_ok()
+        let Ok(sent) = sendmsg(client, &bytes, &mut control, SendFlags::NOSIGNAL) else {
+            return false;
+        };
+        self.sent.extend(message.iter().take(sent));
+        true
     }
 
     fn files(&mut self) -> Vec<OwnedFd> {
