@@ -277,7 +277,7 @@ impl Gpu {
         let unread = rest.iter().map(|(_, length)| *length);
         let total = unread.fold(head.len(), usize::saturating_add);
         let Decoded { header, command } = command::decode_head(head, total, queue, self.negotiated);
-        let (timeline, mut reply) = self.reply_header(&header);
+        let (timeline, reply) = self.reply_header(&header);
         let is_full = self.fences.len() >= self.config.limits().max_fences;
         if timeline.is_some() && is_full {
             return self.refuse_fence(response);
@@ -297,22 +297,10 @@ impl Gpu {
                 order.fence = timeline.map(|timeline| self.fences.next(timeline));
                 self.execute(order, &command, rest, memory)
             });
-        match &result {
-            Ok(payload) => {
-                reply.type_ = payload.type_().0.into();
-                response.set(&reply, payload.body());
-            }
-            Err(error) => {
-                order.fence = None;
-                self.counters.errors.count(error.kind());
-                reply.type_ = error.response().0.into();
-                response.set(&reply, &[]);
-            }
+        if result.is_err() {
+            order.fence = None;
         }
-        if response.lost() > 0 && queue == Queue::Control {
-            let truncated = &mut self.counters.truncated_responses;
-            *truncated = truncated.saturating_add(1);
-        }
+        self.respond(queue, reply, &result, response);
         // Nothing on the cursor queue is asynchronous, and drivers do not wait on it.
         let timeline = timeline.filter(|_| queue == Queue::Control);
         let in_flight = matches!(result, Ok(Reply::InFlight));
@@ -328,6 +316,32 @@ impl Gpu {
         };
         self.fences.defer(&deferral, mem::take(response));
         Outcome::Deferred(token)
+    }
+
+    /// Writes what came of a command, and counts what went wrong.
+    #[inline]
+    fn respond(
+        &mut self,
+        queue: Queue,
+        mut reply: wire::CtrlHdr,
+        result: &Result<Reply, CommandError>,
+        response: &mut Response,
+    ) {
+        match result {
+            Ok(payload) => {
+                reply.type_ = payload.type_().0.into();
+                response.set(&reply, payload.body());
+            }
+            Err(error) => {
+                self.counters.errors.count(error.kind());
+                reply.type_ = error.response().0.into();
+                response.set(&reply, &[]);
+            }
+        }
+        if response.lost() > 0 && queue == Queue::Control {
+            let truncated = &mut self.counters.truncated_responses;
+            *truncated = truncated.saturating_add(1);
+        }
     }
 
     /// Too many commands wait. The answer comes at once, out of its timeline's order, so it carries
