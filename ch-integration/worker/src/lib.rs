@@ -18,6 +18,7 @@ mod events;
 mod frontend;
 mod gate;
 mod handle;
+mod life;
 mod mailbox;
 mod options;
 mod picture;

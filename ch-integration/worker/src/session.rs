@@ -27,7 +27,7 @@ const BATCH: usize = 64;
 /// Bytes of a descriptor that are read in any case.
 const SHORT: usize = 64;
 
-type MemoryGuard<B> = GuestMemoryLoadGuard<GuestMemoryMmap<B>>;
+pub(crate) type MemoryGuard<B> = GuestMemoryLoadGuard<GuestMemoryMmap<B>>;
 
 /// Where a buffer can be written: addresses of the guest, which stay good if the VMM maps its memory elsewhere.
 type Room = Vec<(GuestAddress, usize)>;

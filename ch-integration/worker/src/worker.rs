@@ -6,83 +6,31 @@
 //! It lives as long as the device: activations, resets and whole VMMs come and go, and nothing but the end of the
 //! process takes the GPU away from it.
 
+mod rest;
+
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use host_util::adaptive_polling::{AdaptivePolling, FOR_GUEST, FOR_RENDERER};
 use log::warn;
+use rest::Settling;
 use virtio_gpu_s3::{
     Activation as GpuActivation, Gpu, LookError, Picture, ResetKind as GpuResetKind, Seen,
 };
 use virtio_pci_freeze::spec::feature;
-use virtio_pci_freeze::{ActivationKind, FreezeTicket, ResetKind, ResetOutcome, RingPosition};
-use vm_memory::GuestMemoryMmap;
+use virtio_pci_freeze::{ActivationKind, FreezeTicket};
 
-use crate::command::{Activation, Command, GpuAccess, Reply, Told};
+use crate::command::{Activation, Command, GpuAccess, Told};
 use crate::events::{EventKind, EventLog, micros};
-use crate::frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport};
+use crate::frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES};
 use crate::gate::Gate;
+use crate::life::Life;
 use crate::mailbox::{Inbox, Patience};
 use crate::session::{Executor, Served, Session, bit};
-use crate::status::{Life as LifeStatus, Resets, WorkerStatus};
+use crate::status::{Resets, WorkerStatus};
 
-/// How long a sleep waits for the renderer before it is refused. A frame of software rendering takes a tenth of it.
-pub const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
-
-/// What the device does. Each state owns what exists only in it.
-enum Life<F: Frontend> {
-    Stopped(Left<F>),
-    Running(Box<Session<F::Bitmap>>),
-    /// By the driver (VIRTIO 1.4 §3.4).
-    Suspended(Box<Session<F::Bitmap>>),
-}
-
-/// What the last reset left.
-enum Left<F: Frontend> {
-    Nothing,
-    /// The GPU's state, and the session, whose answers may be owed to a driver that gets its queues back.
-    Retained {
-        session: Box<Session<F::Bitmap>>,
-        since: Instant,
-    },
-}
-
-impl<F: Frontend> Life<F> {
-    fn session(&mut self) -> Option<&mut Session<F::Bitmap>> {
-        match self {
-            Self::Running(session) | Self::Suspended(session) => Some(session),
-            Self::Stopped(_) => None,
-        }
-    }
-}
-
-/// The device comes to rest: no buffer is taken until everything taken is done, or the time is over.
-struct Settling<F: Frontend> {
-    since: Instant,
-    freeze: Option<FreezeTicket>,
-    suspend: bool,
-    /// Those who wait, and whether the gate is to be shut for them.
-    asked: Vec<(Reply<bool>, bool)>,
-    /// Resets that retain, the newest last: a function can be reset while its driver resets it.
-    resets: Vec<(F::Ticket, Instant)>,
-}
-
-impl<F: Frontend> Settling<F> {
-    fn now() -> Self {
-        Self {
-            since: Instant::now(),
-            freeze: None,
-            suspend: false,
-            asked: Vec::new(),
-            resets: Vec::new(),
-        }
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.freeze.is_some() || self.suspend || !self.asked.is_empty() || !self.resets.is_empty()
-    }
-}
+pub use rest::QUIESCE_LIMIT;
 
 /// What is known of the renderer's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +70,8 @@ pub(crate) struct Worker<F: Frontend> {
     gate: Arc<Gate>,
     events: Arc<EventLog>,
     inbox: Inbox<F>,
-    life: Life<F>,
-    settling: Option<Settling<F>>,
+    life: Life<F::Bitmap>,
+    settling: Option<Settling<F::Ticket>>,
     /// The freeze that is honoured.
     frozen: Option<FreezeTicket>,
     renderer: Renderer,
@@ -147,7 +95,7 @@ impl<F: Frontend> Worker<F> {
             gate,
             events,
             inbox,
-            life: Life::Stopped(Left::Nothing),
+            life: Life::default(),
             settling: None,
             frozen: None,
             renderer: Renderer::Sound,
@@ -251,7 +199,7 @@ impl<F: Frontend> Worker<F> {
 
     /// Answers the commands that are done, where the driver may be answered now. Returns whether there were any.
     fn answer_done(&mut self) -> bool {
-        let (Life::Running(session) | Life::Suspended(session)) = &mut self.life else {
+        let Some(session) = self.life.session() else {
             return false;
         };
         let some = session.collect(&mut self.executor.gpu);
@@ -338,10 +286,6 @@ impl<F: Frontend> Worker<F> {
         }
     }
 
-    fn settling(&mut self) -> &mut Settling<F> {
-        self.settling.get_or_insert_with(Settling::now)
-    }
-
     fn emit(&self, told: Told) {
         let gpu = self.executor.gpu.status();
         let resources = gpu.resources;
@@ -366,14 +310,8 @@ impl<F: Frontend> Worker<F> {
     }
 
     fn status(&self) -> WorkerStatus {
-        let life = match &self.life {
-            Life::Stopped(Left::Nothing) => LifeStatus::Idle,
-            Life::Stopped(Left::Retained { .. }) => LifeStatus::Retained,
-            Life::Running(_) => LifeStatus::Running,
-            Life::Suspended(_) => LifeStatus::Suspended,
-        };
         WorkerStatus {
-            life,
+            life: self.life.status(),
             gpu: self.executor.gpu.status(),
             resets: self.resets,
             bad_chains: self.executor.bad_chains,
@@ -382,11 +320,8 @@ impl<F: Frontend> Worker<F> {
 
     /// Also of a guest that sleeps: a renderer may have addresses in what went.
     fn follow_memory(&mut self) {
-        let memory = match &self.life {
-            Life::Running(session)
-            | Life::Suspended(session)
-            | Life::Stopped(Left::Retained { session, .. }) => session.memory(),
-            Life::Stopped(Left::Nothing) => return,
+        let Some(memory) = self.life.memory() else {
+            return;
         };
         if let Err(error) = self.executor.gpu.memory_changed(&*memory) {
             warn!("Resources have lost guest memory that was unmapped: {error}");
@@ -440,23 +375,10 @@ impl<F: Frontend> Worker<F> {
         self.executor.gpu.activate(features, how);
         let event_idx = features & feature::mask(feature::VIRTIO_F_EVENT_IDX) != 0;
         let mut session = Box::new(Session::new(memory, event_idx));
-        let left = mem::replace(&mut self.life, Life::Stopped(Left::Nothing));
-        let since = match left {
-            Life::Stopped(Left::Retained {
-                session: old,
-                since,
-            }) => {
-                if kind == ActivationKind::Reinstated {
-                    session.take_over(*old);
-                }
-                Some(since)
-            }
-            _ => None,
-        };
         let started = queues.iter().map(|setup| session.start_queue(setup));
         let broken: Vec<_> = started.filter_map(Result::err).collect();
         let running = session.running();
-        self.life = Life::Running(session);
+        let since = self.life.activate(session, kind);
         for (queue, error) in broken {
             self.needs_reset(&format!("queue {queue}: {error}"));
         }
@@ -478,199 +400,14 @@ impl<F: Frontend> Worker<F> {
     }
 
     fn resume(&mut self) {
-        let life = mem::replace(&mut self.life, Life::Stopped(Left::Nothing));
-        self.life = match life {
-            Life::Suspended(mut session) => {
-                session.note(u64::MAX);
-                Life::Running(session)
-            }
-            other => other,
-        };
+        self.life.resume();
         self.front.complete(Completion::Resume);
-    }
-
-    fn freeze_changed(&mut self) {
-        let wanted = self.inbox.take_freeze();
-        if wanted.is_none() || wanted != self.frozen {
-            if self.frozen.take().is_some() {
-                self.events.emit(EventKind::Unfreeze);
-            }
-            match wanted {
-                Some(ticket) => self.settling().freeze = Some(ticket),
-                None => self.take_freeze_back(),
-            }
-        }
-    }
-
-    /// Nothing is settled any more that nobody wants.
-    fn take_freeze_back(&mut self) {
-        if let Some(settling) = &mut self.settling {
-            settling.freeze = None;
-            if !settling.is_wanted() {
-                self.settling = None;
-            }
-        }
-    }
-
-    fn reset(&mut self, kind: ResetKind, ticket: F::Ticket, asked: Instant) {
-        match kind {
-            ResetKind::Frozen => {
-                let settling = self.settling();
-                settling.resets.push((ticket, asked));
-                settling.since = Instant::now();
-            }
-            ResetKind::Full => {
-                if let Some(settling) = self.settling.take() {
-                    self.conclude(settling, false);
-                }
-                self.finish_resets(vec![(ticket, asked)], false);
-            }
-        }
-    }
-
-    /// Comes nearer to rest. Returns how much time there is left for it, or `None` when it is over.
-    fn settle(&mut self) -> Option<Duration> {
-        let since = self.settling.as_ref()?.since;
-        self.look_for_fences(false);
-        self.answer_done();
-        let quiet = self.is_quiet(since.elapsed());
-        if let Some(quiet) = quiet
-            && let Some(settling) = self.settling.take()
-        {
-            self.conclude(settling, quiet);
-            return None;
-        }
-        Some(QUIESCE_LIMIT.saturating_sub(since.elapsed()))
-    }
-
-    /// `None` as long as it may come to be.
-    fn is_quiet(&mut self, waited: Duration) -> Option<bool> {
-        if let Some(reason) = self.executor.gpu.renderer_failure() {
-            warn!("The device cannot sleep: {reason}");
-            return Some(false);
-        }
-        let gpu = &mut self.executor.gpu;
-        let quiet = match (self.gate.enter(), self.life.session()) {
-            (Some(_inside), Some(session)) => gpu.quiesce(&*session.memory()),
-            // What was flushed was read before the guest's memory could not be any more.
-            _ => gpu.quiesce(&GuestMemoryMmap::<F::Bitmap>::new()),
-        };
-        let Err(outstanding) = quiet else {
-            // Coming to rest may have ended waits, whose answers are owed.
-            self.answer_done();
-            return Some(true);
-        };
-        if waited < QUIESCE_LIMIT {
-            return None;
-        }
-        warn!("The device cannot sleep: {outstanding}");
-        Some(false)
-    }
-
-    fn conclude(&mut self, settling: Settling<F>, quiet: bool) {
-        let Settling {
-            since: _,
-            freeze,
-            suspend,
-            asked,
-            resets,
-        } = settling;
-        if let Some(ticket) = freeze {
-            let honoured = quiet;
-            self.front.complete(Completion::Freeze { ticket, honoured });
-            if honoured {
-                self.frozen = Some(ticket);
-                self.events.emit(EventKind::Freeze);
-            }
-        }
-        if suspend {
-            let life = mem::replace(&mut self.life, Life::Stopped(Left::Nothing));
-            self.life = match life {
-                Life::Running(session) if quiet => Life::Suspended(session),
-                other => other,
-            };
-            let suspended = quiet;
-            self.front.complete(Completion::Suspend { suspended });
-        }
-        for (reply, shut) in asked {
-            if shut && quiet {
-                self.gate.shut();
-            }
-            let _ = reply.send(quiet);
-        }
-        if !resets.is_empty() {
-            self.finish_resets(resets, quiet);
-        }
-    }
-
-    /// Applies a reset, a frozen one if the device came to rest for it, and tells all who asked for it.
-    fn finish_resets(&mut self, resets: Vec<(F::Ticket, Instant)>, frozen: bool) {
-        let resources = self.executor.gpu.status().resources;
-        // What can be listened to can be listened to no more.
-        drop(self.inbox.listen(Vec::new()));
-        self.gate.ended();
-        let positions = self.stop(frozen);
-        self.set_config(ConfigChange::ByDriver);
-        for (ticket, asked) in resets {
-            let outcome = match &positions {
-                Some(positions) => ResetOutcome::Done(positions),
-                None => ResetOutcome::StateLost,
-            };
-            let report = self.front.reset_done(ticket, outcome);
-            self.tell_reset(report, resources, micros(asked));
-        }
-    }
-
-    /// Ends the session, and with it whatever is owed, or keeps it for a driver that gets its queues back. Returns where
-    /// its rings stood if the state is retained.
-    fn stop(&mut self, frozen: bool) -> Option<[RingPosition; QUEUE_SIZES.len()]> {
-        let life = mem::replace(&mut self.life, Life::Stopped(Left::Nothing));
-        if !frozen {
-            self.frozen = None;
-            self.reset_gpu(GpuResetKind::Full);
-            return None;
-        }
-        let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
-        self.life = match life {
-            Life::Running(session) | Life::Suspended(session) => {
-                positions = session.positions();
-                let since = Instant::now();
-                Life::Stopped(Left::Retained { session, since })
-            }
-            stopped @ Life::Stopped(_) => stopped,
-        };
-        self.reset_gpu(GpuResetKind::Frozen);
-        Some(positions)
-    }
-
-    fn tell_reset(&mut self, report: ResetReport, resources: usize, took_us: u64) {
-        self.events.emit(match report {
-            ResetReport::Frozen {
-                holds,
-                parked_queues,
-            } => {
-                self.resets.frozen = self.resets.frozen.saturating_add(1);
-                EventKind::FrozenReset {
-                    holds,
-                    parked_queues,
-                    resources,
-                    took_us,
-                }
-            }
-            ResetReport::Full => {
-                self.resets.full = self.resets.full.saturating_add(1);
-                EventKind::FullReset { resources, took_us }
-            }
-            ResetReport::Superseded => return,
-        });
     }
 
     fn discard(&mut self) {
         let start = Instant::now();
         let resources = self.executor.gpu.status().resources;
-        if let Life::Stopped(left) = &mut self.life {
-            *left = Left::Nothing;
-        }
+        self.life.discard();
         self.reset_gpu(GpuResetKind::Full);
         let took_us = micros(start);
         self.events
