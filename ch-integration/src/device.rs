@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use thiserror::Error;
+use vfio_user_device::{Interrupts, IrqChange};
 use virtio_gpu_s3::renderer::Renderer;
 use virtio_gpu_s3::{Gpu, HOST_VISIBLE_SHM_ID};
 use virtio_gpu_worker::{
@@ -23,8 +24,7 @@ use virtio_pci_freeze::{
 use vm_memory::GuestMemoryMmap;
 
 use crate::Memory;
-use crate::function::{Function, Then, VECTORS};
-use crate::interrupts::Signal;
+use crate::function::{Function, IRQS, Then};
 use crate::sleep::{Sleep, state};
 use crate::window::{BlobAccess, Window};
 
@@ -160,9 +160,10 @@ impl GpuDevice {
     /// The VMM is gone, and its guest with it. When this returns nothing of either is left: the memory of the next VMM is
     /// another one, which no answer that is still owed can reach.
     pub fn disconnected(&self) {
-        for vector in 0..VECTORS {
-            self.connect_vector(vector, None);
-        }
+        self.with_interrupts(|interrupts| {
+            *interrupts = Interrupts::new(IRQS);
+            IrqChange::Vectors(0..IRQS.msix)
+        });
         self.worker.stop();
         self.access(VirtioPciFunction::reboot);
         self.wait_for_reset();
@@ -173,11 +174,18 @@ impl GpuDevice {
         self.worker.tell(Told::Disconnected);
     }
 
-    /// Gives an interrupt vector its way to the guest, or takes it away.
-    pub fn connect_vector(&self, vector: u16, signal: Option<Box<dyn Signal>>) {
-        let connected = signal.is_some();
-        self.function.lock().interrupts.connect(vector, signal);
-        self.access(|model| model.connect_vector(vector, connected));
+    /// Changes where interrupts go; what waits for its way is sent.
+    pub fn with_interrupts(&self, change: impl FnOnce(&mut Interrupts) -> IrqChange) {
+        let mut state = self.function.lock();
+        let IrqChange::Vectors(vectors) = change(&mut state.interrupts) else {
+            return;
+        };
+        for vector in vectors {
+            let connected = state.interrupts.is_connected(vector);
+            let connect = |model: &mut VirtioPciFunction| model.connect_vector(vector, connected);
+            let then = self.function.change(&mut state, connect);
+            debug_assert_eq!(then, Then::Nothing);
+        }
     }
 
     /// Replaces guest memory. When this returns the old mappings are no longer touched.
@@ -292,7 +300,7 @@ fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
             device_features: gpu.device_features() | RING_FEATURES,
             feature_dependencies: GPU_FEATURE_DEPENDENCIES.to_vec(),
             queue_sizes: QUEUE_SIZES.to_vec(),
-            vectors: VECTORS,
+            vectors: IRQS.msix,
             layout: options.layout,
             retention: options.retention,
             device_config: gpu.config_space().to_vec(),
@@ -302,7 +310,7 @@ fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
             device_type: DEVICE_TYPE_GPU,
             class_code: CLASS_DISPLAY_OTHER,
             subsystem_id: DEVICE_TYPE_GPU,
-            interrupt_pin: false,
+            interrupt_pin: IRQS.intx,
         },
         shared_memory: shared_memory(options.gpu.hostmem),
         vector_owner: VectorOwner::Vmm,

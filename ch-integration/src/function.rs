@@ -6,6 +6,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use vfio_user_device::{Interrupts, IrqCounts};
 use virtio_gpu_worker::{
     Activation, Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport, WorkerLink, bit,
 };
@@ -14,7 +15,6 @@ use virtio_pci_freeze::{Effect, Effects, ResetOutcome, ResetTicket, VirtioPciFun
 use vm_memory::GuestMemoryMmap;
 
 use crate::Memory;
-use crate::interrupts::Interrupts;
 use crate::sleep::Sleep;
 
 /// One vector a queue, and one for configuration changes.
@@ -23,6 +23,12 @@ use crate::sleep::Sleep;
     reason = "there are as many as the standard has queues for this device"
 )]
 pub const VECTORS: u16 = QUEUE_SIZES.len() as u16 + 1;
+
+/// What the function interrupts with. A guest may have no MSI-X (Linux with `pci=nomsi`, most firmware): INTA# serves it.
+pub(crate) const IRQS: IrqCounts = IrqCounts {
+    msix: VECTORS,
+    intx: true,
+};
 
 /// The function, and how it reaches its guest and its worker.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ impl Function {
         Self {
             state: Mutex::new(State {
                 model,
-                interrupts: Interrupts::new(VECTORS),
+                interrupts: Interrupts::new(IRQS),
                 sleep: Sleep::Awake,
                 memory: Memory::new(GuestMemoryMmap::new()),
             }),
@@ -136,8 +142,7 @@ impl Function {
                 worker.write_config(offset, bytes.get(..width.into()).unwrap_or(&bytes));
             }
             Effect::Interrupt => state.signal(),
-            // This function has no interrupt pin.
-            Effect::Intx(_) => {}
+            Effect::Intx(high) => state.interrupts.set_intx(high),
         }
         Then::Nothing
     }

@@ -9,14 +9,12 @@
 
 mod device;
 mod function;
-mod interrupts;
 mod sleep;
 pub mod vfio;
 mod window;
 
 pub use device::{DeviceError, GpuDevice};
 pub use function::VECTORS;
-pub use interrupts::Signal;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 /// Guest memory, replaced whole when the VMM maps or unmaps.

@@ -10,22 +10,15 @@ use std::sync::Arc;
 use log::{debug, info};
 use vfio_bindings::bindings::vfio::{VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS};
 use vfio_user_device::{
-    Access, Answer, Device, DeviceInfo, DmaMemory, Eventfd, Goodbye, Interrupts, IrqChange,
-    IrqCounts, MemoryChange, ReadAnswer,
+    Access, Answer, Device, DeviceInfo, DmaMemory, Goodbye, Interrupts, IrqChange, MemoryChange,
+    ReadAnswer,
 };
 use virtio_pci_freeze::CONFIG_SPACE_SIZE;
 
 use crate::device::GpuDevice;
-use crate::function::VECTORS;
-use crate::interrupts::Signal;
+use crate::function::IRQS;
 
 pub use vfio_user_device::ServeError;
-
-/// This function has no interrupt pin.
-const IRQS: IrqCounts = IrqCounts {
-    msix: VECTORS,
-    intx: false,
-};
 
 /// Serves one VMM after the other on `listener`. What breaks a connection ends that connection.
 ///
@@ -50,7 +43,6 @@ pub fn serve_with(
     };
     let mut backend = Backend {
         device: device.clone(),
-        interrupts: Interrupts::new(IRQS),
         leaving,
     };
     vfio_user_device::serve(listener, &info, &mut backend)
@@ -74,7 +66,6 @@ fn bar(region: u32) -> Option<u8> {
 
 struct Backend<F> {
     device: Arc<GpuDevice>,
-    interrupts: Interrupts,
     leaving: F,
 }
 
@@ -86,7 +77,6 @@ impl<F: Fn(&GpuDevice)> Device for Backend<F> {
     fn disconnected(&mut self, goodbye: Goodbye) {
         (self.leaving)(&self.device);
         self.device.disconnected();
-        self.interrupts = Interrupts::new(IRQS);
         drop(goodbye);
     }
 
@@ -126,19 +116,7 @@ impl<F: Fn(&GpuDevice)> Device for Backend<F> {
     }
 
     fn with_interrupts(&mut self, change: &mut dyn FnMut(&mut Interrupts) -> IrqChange) {
-        if let IrqChange::Vectors(vectors) = change(&mut self.interrupts) {
-            for vector in vectors {
-                let eventfd = self.interrupts.eventfd(vector);
-                let signal = eventfd.map(|eventfd| Box::new(eventfd) as Box<dyn Signal>);
-                self.device.connect_vector(vector, signal);
-            }
-        }
-    }
-}
-
-impl Signal for Eventfd {
-    fn signal(&self) {
-        Self::signal(self);
+        self.device.with_interrupts(change);
     }
 }
 

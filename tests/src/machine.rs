@@ -41,6 +41,8 @@ pub struct Machine {
     pub ordered_writes: bool,
     /// Let a guest that reboots boot again; otherwise QEMU ends.
     pub reboot: bool,
+    /// More for the kernel's command line.
+    pub parameters: &'static str,
 }
 
 impl Machine {
@@ -55,6 +57,7 @@ impl Machine {
             scene: false,
             ordered_writes: false,
             reboot: false,
+            parameters: "",
         }
     }
 
@@ -100,6 +103,12 @@ impl Machine {
         }
     }
 
+    /// As this machine, with more on its kernel's command line.
+    #[must_use]
+    pub fn with_parameters(self, parameters: &'static str) -> Self {
+        Self { parameters, ..self }
+    }
+
     /// QEMU's arguments; the guest's sockets lie in `sockets`, its console goes to `console`.
     pub fn arguments(&self, lab: &Lab, sockets: &Path, console: &Path) -> Vec<String> {
         let mut arguments = self.platform(lab);
@@ -119,6 +128,7 @@ impl Machine {
         // no_timer_check: a guest that gets too little of the host's time fails that check and panics.
         let command_line = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init mem_sleep_default=deep \
                             no_timer_check vt.global_cursor_default=0 consoleblank=0";
+        let command_line = format!("{command_line} {}", self.parameters);
         let memory = format!("memory-backend-memfd,id=mem,size={MEMORY},share=on");
         let cpus = self.cpus.to_string();
         // With a thread a CPU, TCG loses the second CPU at half of the wakes on a busy host: Linux waits 10 s for
@@ -146,7 +156,7 @@ impl Machine {
             ["-smp", &cpus],
             ["-kernel", &kernel],
             ["-initrd", &initramfs],
-            ["-append", command_line],
+            ["-append", &command_line],
         ]
         .concat()
         .into_iter()

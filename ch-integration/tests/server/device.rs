@@ -73,6 +73,51 @@ fn the_cursor_queue_is_served_and_interrupts_on_its_own_vector() {
     assert!(vmm.irqs[1].read().is_err());
 }
 
+/// VIRTIO 1.4 §4.1.5.4: no MSI-X, so the ISR tells, and reading it lets go of the line.
+#[test]
+fn a_guest_without_msix_is_interrupted_by_its_line_until_it_reads_why() {
+    let server = Server::start();
+    let mut vmm = Vmm::connect(&server.socket());
+    let line = vmm.connect_line();
+    vmm.start_driver();
+    let mut pin = [0];
+    vmm.read_config(pci::INTERRUPT_PIN.into(), &mut pin);
+    assert_eq!(pin, [1], "INTA#");
+    display_info(&mut vmm);
+    wait_until("the line", || line.read().is_ok());
+    assert!(vmm.asserts_line());
+    // A level that was sent masks itself, and is there again when it is unmasked too early.
+    vmm.unmask_line();
+    wait_until("the line", || line.read().is_ok());
+    assert_eq!(vmm.read_isr(), 1);
+    assert!(!vmm.asserts_line());
+    vmm.unmask_line();
+    assert_eq!(vmm.read_isr(), 0);
+    assert!(line.read().is_err(), "nothing is left to tell");
+}
+
+#[test]
+fn a_line_is_silent_in_a_sleep_and_with_the_mask_and_tells_after_them() {
+    let server = Server::start();
+    let mut vmm = Vmm::connect(&server.socket());
+    let line = vmm.connect_line();
+    vmm.start_driver();
+    vmm.write_config(pci::COMMAND.into(), &[6, 4]);
+    display_info(&mut vmm);
+    assert!(vmm.asserts_line(), "Interrupt Status says what is masked");
+    assert!(line.read().is_err(), "Interrupt Disable");
+    vmm.write_config(pci::COMMAND.into(), &[6, 0]);
+    wait_until("the line", || line.read().is_ok());
+    // PMCSR is the second word of the first capability.
+    vmm.write_config(u64::from(pci::FIRST_CAPABILITY) + 4, &[3, 0]);
+    vmm.unmask_line();
+    assert!(!vmm.asserts_line());
+    assert!(line.read().is_err(), "D3hot");
+    vmm.write_config(u64::from(pci::FIRST_CAPABILITY) + 4, &[0, 0]);
+    wait_until("the line", || line.read().is_ok());
+    assert_eq!(vmm.read_isr(), 1);
+}
+
 /// Trap 2 of the design notes, and trap 4: a vector with a count of 1 and no eventfd.
 #[test]
 fn an_interrupt_without_an_eventfd_waits_for_one() {

@@ -14,7 +14,8 @@ use host_util::socket::listen;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 use vfio_bindings::bindings::vfio::{
-    VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD, VFIO_PCI_CONFIG_REGION_INDEX,
+    VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_ACTION_UNMASK, VFIO_IRQ_SET_DATA_EVENTFD,
+    VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_INTX_IRQ_INDEX,
     VFIO_PCI_MSIX_IRQ_INDEX,
 };
 use vfio_user::Client;
@@ -34,7 +35,8 @@ pub(crate) const RAM_BASE: u64 = 0x10_0000;
 const RINGS: u64 = RAM_BASE;
 const RING_STRIDE: u64 = 0x4000;
 const BUFFERS: u64 = RAM_BASE + 0x10000;
-/// Where `BarLayout::VIRTIO` has the doorbells.
+/// Where `BarLayout::VIRTIO` has the ISR status and the doorbells.
+const ISR: u64 = 0x1000;
 const NOTIFY: u64 = 0x3000;
 const QUEUE_SIZE: u16 = 16;
 
@@ -154,6 +156,37 @@ impl Vmm {
         self.client
             .set_irqs(VFIO_PCI_MSIX_IRQ_INDEX, flags, 0, count, &fds)
             .unwrap();
+    }
+
+    /// Gives INTx its eventfd.
+    pub(crate) fn connect_line(&mut self) -> EventFd {
+        let line = EventFd::new(EFD_NONBLOCK).unwrap();
+        let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+        let fds = [line.as_raw_fd()];
+        self.client
+            .set_irqs(VFIO_PCI_INTX_IRQ_INDEX, flags, 0, 1, &fds)
+            .unwrap();
+        line
+    }
+
+    pub(crate) fn unmask_line(&mut self) {
+        let flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK;
+        self.client
+            .set_irqs(VFIO_PCI_INTX_IRQ_INDEX, flags, 0, 1, &[])
+            .unwrap();
+    }
+
+    /// Interrupt Status of the PCI status register.
+    pub(crate) fn asserts_line(&mut self) -> bool {
+        let mut status = [0; 2];
+        self.read_config(pci::STATUS.into(), &mut status);
+        u16::from_le_bytes(status) & pci::STATUS_INTERRUPT != 0
+    }
+
+    pub(crate) fn read_isr(&mut self) -> u8 {
+        let mut isr = [0];
+        self.client.region_read(0, ISR, &mut isr).unwrap();
+        isr[0]
     }
 
     pub(crate) fn read_config(&mut self, offset: u64, data: &mut [u8]) {

@@ -5,6 +5,7 @@
 mod controls;
 mod events;
 mod freeze_mode;
+mod platforms;
 mod resize;
 mod resume_time;
 mod rig;
