@@ -1,8 +1,8 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Keeps a patch series for a project of others, Cloud Hypervisor, without a line of that project: of what a patch
-//! changes, only the lines that it adds are stored, and the names (blob ids) of what they are added to. With a checkout
-//! of the project, the stored patches become commits again, the same ones everywhere, or mails to send.
+//! Keeps a patch series for a project of others, such as Cloud Hypervisor, without a line of that project: of what a
+//! patch changes, only the lines that it adds are stored, and the names (blob ids) of what they are added to. With a
+//! checkout of the project, the stored patches become commits again, the same ones everywhere, or mails to send.
 //!
 //! It is no patch manager: where a patch no longer fits, it says so by name, and people rebase the commits with git and
 //! save them again.

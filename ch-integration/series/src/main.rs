@@ -1,25 +1,25 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The command behind `scripts/ch-series`.
+//! The command behind `scripts/series`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ch_series::check::check;
-use ch_series::git::Git;
-use ch_series::names::PartName;
-use ch_series::overlap::overlaps;
-use ch_series::patch::Patch;
-use ch_series::publish::{branch, mails};
-use ch_series::replay::{Identity, replay};
-use ch_series::save::save;
-use ch_series::store::{Part, Series, Store};
 use clap::{Parser, Subcommand};
+use patch_series::check::check;
+use patch_series::git::Git;
+use patch_series::names::PartName;
+use patch_series::overlap::overlaps;
+use patch_series::patch::Patch;
+use patch_series::publish::{branch, mails};
+use patch_series::replay::{Identity, replay};
+use patch_series::save::save;
+use patch_series::store::{Part, Series, Store};
 
-/// Keeps a patch series for Cloud Hypervisor without a line of Cloud Hypervisor.
+/// Keeps a patch series for a project of others without a line of that project.
 #[derive(Debug, Parser)]
-#[command(name = "ch-series")]
+#[command(name = "patch-series")]
 struct Options {
     /// The folder of the stored series
     #[arg(long, value_name = "DIR")]
@@ -32,7 +32,7 @@ struct Options {
 enum Command {
     /// Store the commits of a range as the patches of a part, in place of those that it has
     Save {
-        /// A checkout of Cloud Hypervisor
+        /// A checkout of the project
         checkout: PathBuf,
         /// The part, as in `series`
         part: PartName,
@@ -41,7 +41,7 @@ enum Command {
     },
     /// Make a branch of the stored patches; the work tree stays as it is
     Apply {
-        /// A checkout of Cloud Hypervisor
+        /// A checkout of the project
         checkout: PathBuf,
         /// Parts, all if none is named
         parts: Vec<PartName>,
@@ -60,7 +60,7 @@ enum Command {
     },
     /// Write the parts as mails of `git format-patch` in the name of git's user, each with its cover letter
     Export {
-        /// A checkout of Cloud Hypervisor
+        /// A checkout of the project
         checkout: PathBuf,
         /// Where to write a folder for each part
         folder: PathBuf,
@@ -74,7 +74,7 @@ enum Command {
     Check,
     /// Tell which added lines the base has too, so that people can see to it that none is kept here
     Overlap {
-        /// A checkout of Cloud Hypervisor
+        /// A checkout of the project
         checkout: PathBuf,
         /// The commit to compare with; the base of the series if none is named
         #[arg(long)]
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     match run(&store, &options.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ch-series: error: {error}");
+            eprintln!("patch-series: error: {error}");
             let mut source = error.source();
             while let Some(cause) = source {
                 eprintln!("  {cause}");
@@ -226,7 +226,7 @@ fn export(
 fn check_all(store: &Store) -> Result<ExitCode, Box<dyn Error>> {
     let (series, faults) = check(store)?;
     for fault in &faults {
-        eprintln!("ch-series: {fault}");
+        eprintln!("patch-series: {fault}");
         let mut source = fault.source();
         while let Some(cause) = source {
             eprintln!("  {cause}");

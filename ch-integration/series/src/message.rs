@@ -1,6 +1,7 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Cloud Hypervisor's rules for a commit message, and ours: the trailers are left to the one who sends it.
+//! The rules for a commit message, Cloud Hypervisor's, which are the strictest of the projects that there are series
+//! for; and ours: the trailers are left to the one who sends it.
 
 use thiserror::Error;
 

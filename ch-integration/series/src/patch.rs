@@ -229,7 +229,7 @@ impl Patch {
             .fold(0, usize::saturating_add)
     }
 
-    /// How many lines of Rust it adds that are neither tests, nor comments, nor empty.
+    /// How many lines of Rust and C it adds that are neither tests, nor comments, nor empty.
     #[must_use]
     pub fn code(&self) -> usize {
         self.files
@@ -339,12 +339,17 @@ impl FileChange {
     }
 
     fn code(&self) -> usize {
-        let path = self.path.as_str();
-        let is_code = path.ends_with(".rs") && !path.ends_with("tests.rs") && !in_tests(path);
+        let Some(comments) = comments(self.path.as_str()) else {
+            return 0;
+        };
         let tests = self.tests.unwrap_or(usize::MAX);
+        let says_something = |line: &str| {
+            let line = line.trim_start();
+            !line.is_empty() && !comments.iter().any(|begin| line.starts_with(begin))
+        };
         let lines = self.script.numbered().into_iter();
         lines
-            .filter(|(number, text)| is_code && *number < tests && says_something(text))
+            .filter(|(number, text)| *number < tests && says_something(text))
             .count()
     }
 
@@ -386,13 +391,15 @@ pub(crate) fn tests_begin(path: &RepoPath, content: &[u8]) -> Option<usize> {
         .map(|index| index.saturating_add(1))
 }
 
-fn in_tests(path: &str) -> bool {
-    path.split('/').any(|folder| folder == "tests")
-}
-
-fn says_something(line: &str) -> bool {
-    let line = line.trim_start();
-    !line.is_empty() && !line.starts_with("//")
+/// How a line begins that is a comment, in a file whose lines count as code. Linux begins each line of a comment with a
+/// star; in Rust that may be a statement.
+fn comments(path: &str) -> Option<&'static [&'static str]> {
+    let tests = path.ends_with("tests.rs") || path.split('/').any(|folder| folder == "tests");
+    match path.rsplit_once('.')?.1 {
+        "rs" if !tests => Some(&["//"]),
+        "c" | "h" if !tests => Some(&["//", "/*", "*"]),
+        _ => None,
+    }
 }
 
 impl Display for FileChange {

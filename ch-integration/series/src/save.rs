@@ -16,7 +16,7 @@ use crate::store::{Store, StoreError};
 
 /// The most commits that a part may have.
 const MAX_COMMITS: usize = 200;
-/// Where Cloud Hypervisor lists the components that a title may begin with.
+/// Where Cloud Hypervisor lists the components that a title may begin with. Others have no list.
 const COMPONENTS: &str = "scripts/gitlint/rules/TitleStartsWithComponent.py";
 
 /// Why commits are not stored. Commits are told by their title.

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::path::Path;
 
-use ch_series::check::check;
-use ch_series::replay::Identity;
-use ch_series::store::Store;
+use patch_series::check::check;
+use patch_series::replay::Identity;
+use patch_series::store::Store;
 
 use crate::repo::{Folder, Repo};
 
@@ -48,13 +48,19 @@ fn what_save_writes_is_in_form() {
 
 #[test]
 fn what_this_repository_keeps_is_in_form() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../patches");
-    let (_, faults) = check(&Store::new(&root)).unwrap();
-    let faults: Vec<String> = faults
-        .iter()
-        .map(|fault| format!("{fault} {:?}", fault.source()))
-        .collect();
-    assert_eq!(faults, [""; 0]);
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for project in [
+        "ch-integration/patches",
+        "virtio-pci-freeze/patches/linux",
+        "virtio-pci-freeze/patches/virtio-spec",
+    ] {
+        let (_, faults) = check(&Store::new(&repository.join(project))).unwrap();
+        let faults: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{fault} {:?}", fault.source()))
+            .collect();
+        assert_eq!(faults, [""; 0], "{project}");
+    }
 }
 
 const WITH_TESTS: &str = "// A comment.\n\nfn code() {}\nfn more() {}\n\n#[cfg(test)]\nmod tests {\n    fn test() {}\n}\n";
@@ -99,6 +105,25 @@ fn a_part_and_a_patch_may_not_grow_over_their_limits() {
     assert_eq!(
         limited("3 1"),
         ["part/0001-misc-Add-a.patch has 2 lines of code; 1 are its limit in series"]
+    );
+}
+
+#[test]
+fn a_comment_of_c_is_no_code() {
+    let repo = Repo::new(&[("a", b"1\n")]);
+    let text = "/*\n * Why.\n */\nint one;\n// Why.\n\tint two; /* and why */\n";
+    repo.write("drivers/a.c", text.as_bytes());
+    repo.write("include/a.h", b"#define A 1\n");
+    repo.write("tools/tests/a.c", b"int test;\n");
+    repo.commit("misc: Add a");
+    let folder = Folder::new();
+    folder.save(&repo, "part", "base..work").unwrap();
+    folder.write("part/cover.txt", COVER);
+    let index = folder.text("series");
+    folder.write("series", &index.replace("\npart\n", "\npart 2\n"));
+    assert_eq!(
+        faults(&folder),
+        ["part has 3 lines of code; 2 are its limit in series"]
     );
 }
 

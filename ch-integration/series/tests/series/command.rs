@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use crate::repo::{Folder, Repo};
 
 fn run(folder: &Folder, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ch-series"))
+    Command::new(env!("CARGO_BIN_EXE_patch-series"))
         .args(["--patches", &folder.path("").to_string_lossy()])
         .args(arguments)
         .output()
@@ -148,7 +148,7 @@ fn what_is_out_of_form_is_told_and_fails() {
     let told = fails(&folder, &["check"]);
     assert_eq!(
         told,
-        "ch-series: one/notes.txt is neither a patch nor cover.txt\n"
+        "patch-series: one/notes.txt is neither a patch nor cover.txt\n"
     );
 }
 

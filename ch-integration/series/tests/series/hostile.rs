@@ -4,9 +4,9 @@
 
 use std::fs;
 
-use ch_series::edit::EditError;
-use ch_series::patch::{Patch, PatchError};
-use ch_series::replay::{Identity, ReplayError};
+use patch_series::edit::EditError;
+use patch_series::patch::{Patch, PatchError};
+use patch_series::replay::{Identity, ReplayError};
 
 use crate::repo::{Folder, Repo};
 

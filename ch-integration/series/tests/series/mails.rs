@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use ch_series::publish::{PublishError, mails};
-use ch_series::replay::Identity;
+use patch_series::publish::{PublishError, mails};
+use patch_series::replay::Identity;
 
 use crate::repo::{Folder, Repo, name};
 

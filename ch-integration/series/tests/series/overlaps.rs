@@ -1,6 +1,6 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-use ch_series::overlap::{Overlap, overlaps};
+use patch_series::overlap::{Overlap, overlaps};
 
 use crate::repo::{Folder, Repo};
 

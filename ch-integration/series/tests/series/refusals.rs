@@ -1,8 +1,8 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-use ch_series::publish::{PublishError, branch};
-use ch_series::replay::{Difference, Identity, ReplayError};
-use ch_series::save::SaveError;
+use patch_series::publish::{PublishError, branch};
+use patch_series::replay::{Difference, Identity, ReplayError};
+use patch_series::save::SaveError;
 
 use crate::repo::{Folder, Repo, name};
 

@@ -7,12 +7,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ch_series::git::{Git, LOCAL_VARIABLES};
-use ch_series::names::PartName;
-use ch_series::publish::branch;
-use ch_series::replay::{Identity, ReplayError, Replayed, replay};
-use ch_series::save::{SaveError, Saved, save};
-use ch_series::store::Store;
+use patch_series::git::{Git, LOCAL_VARIABLES};
+use patch_series::names::PartName;
+use patch_series::publish::branch;
+use patch_series::replay::{Identity, ReplayError, Replayed, replay};
+use patch_series::save::{SaveError, Saved, save};
+use patch_series::store::Store;
 use tempfile::TempDir;
 
 /// A body in good form.

@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
-use ch_series::edit::REGISTRY;
-use ch_series::names::BlobId;
-use ch_series::patch::{AUTHOR_EMAIL, AUTHOR_NAME, Patch};
-use ch_series::publish::branch;
-use ch_series::replay::Identity;
+use patch_series::edit::REGISTRY;
+use patch_series::names::BlobId;
+use patch_series::patch::{AUTHOR_EMAIL, AUTHOR_NAME, Patch};
+use patch_series::publish::branch;
+use patch_series::replay::Identity;
 
 use crate::repo::{Folder, Repo};
 
