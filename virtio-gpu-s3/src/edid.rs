@@ -6,6 +6,11 @@
 //! the clock, which ends short of 4096 pixels; a DisplayID 1.3 type I timing has 16 and 24 bits.
 //! EDID 1.4 wants a preferred timing in its base block all the same, so there is a smaller mode of
 //! the same shape then; Linux takes the larger of two preferred ones.
+//!
+//! Besides there are the usual modes up to 3840 × 2160, larger ones than the preferred too: a scanout can have any size, and
+//! a person in the guest may want another than the VMM's.
+
+use std::iter::repeat;
 
 use crate::config::OutputConfig;
 
@@ -15,6 +20,39 @@ const PIXELS_PER_METRE: u64 = 3780;
 /// The largest display whose size the base block can tell, in centimetres a byte.
 const MAX_MILLIMETRES: u64 = 2550;
 
+/// Established timings I and II, and the manufacturer's (EDID 1.4 §3.8): 640 × 480, 800 × 600 and 1024 × 768 at 60 Hz.
+const ESTABLISHED: [u8; 3] = [0x21, 0x08, 0];
+/// Widths and shapes of the standard timings, all of VESA's list (DMT) at 60 Hz.
+const STANDARD: [(u16, Aspect); 8] = [
+    (1280, Aspect::Sixteen9),
+    (1280, Aspect::Sixteen10),
+    (1280, Aspect::Five4),
+    (1440, Aspect::Sixteen10),
+    (1600, Aspect::Sixteen9),
+    (1680, Aspect::Sixteen10),
+    (1920, Aspect::Sixteen9),
+    (1920, Aspect::Sixteen10),
+];
+/// What is too wide for a standard timing.
+const LARGE: [OutputConfig; 2] = [
+    OutputConfig {
+        width: 2560,
+        height: 1440,
+    },
+    OutputConfig {
+        width: 3840,
+        height: 2160,
+    },
+];
+
+/// Aspect ratios of standard timings (EDID 1.4 §3.9), with their codes.
+#[derive(Clone, Copy, Debug)]
+enum Aspect {
+    Sixteen10 = 0,
+    Five4 = 2,
+    Sixteen9 = 3,
+}
+
 /// The EDID of `output` at so many Hz, 128 or 256 bytes.
 pub(crate) fn edid(index: usize, output: OutputConfig, refresh_hz: u32) -> Vec<u8> {
     let timing = Timing::reduced_blanking(output, refresh_hz);
@@ -22,6 +60,9 @@ pub(crate) fn edid(index: usize, output: OutputConfig, refresh_hz: u32) -> Vec<u
         Some(detailed) => (detailed, false),
         None => (smaller(output, refresh_hz, timing.millimetres), true),
     };
+    let large = LARGE.iter().filter(|size| **size != output);
+    let large = large.map(|size| on_glass(*size, refresh_hz, timing.millimetres).detailed());
+    let detailed = [Some(detailed)].into_iter().chain(large).flatten();
     let mut block = base_block(index, &timing, detailed, extended);
     if extended {
         block.extend(display_id_block(&timing));
@@ -39,15 +80,17 @@ fn smaller(output: OutputConfig, refresh_hz: u32, millimetres: (u64, u64)) -> [u
         })
     });
     halves
-        .map(|half| Timing::reduced_blanking(half, refresh_hz))
-        .find_map(|timing| {
-            let on_the_same_glass = Timing {
-                millimetres,
-                ..timing
-            };
-            on_the_same_glass.detailed()
-        })
+        .map(|half| on_glass(half, refresh_hz, millimetres))
+        .find_map(|timing| timing.detailed())
         .unwrap_or(UNUSED_DESCRIPTOR)
+}
+
+/// Another mode of a display of that size.
+fn on_glass(size: OutputConfig, refresh_hz: u32, millimetres: (u64, u64)) -> Timing {
+    Timing {
+        millimetres,
+        ..Timing::reduced_blanking(size, refresh_hz)
+    }
 }
 
 /// Timing with CVT reduced blanking (version 1).
@@ -155,7 +198,21 @@ fn split12(value: u64) -> Option<(u8, u8)> {
 /// The display descriptors of EDID 1.4 §3.10.3 that no timing fills.
 const UNUSED_DESCRIPTOR: [u8; 18] = [0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-fn base_block(index: usize, timing: &Timing, detailed: [u8; 18], extended: bool) -> Vec<u8> {
+/// Two bytes: the width in units of 8 pixels from 248 on, the shape, and 60 Hz.
+fn standard_timing((width, aspect): (u16, Aspect)) -> [u8; 2] {
+    let eighths = (width / 8).saturating_sub(31);
+    [
+        u8::try_from(eighths).unwrap_or_default(),
+        (aspect as u8) << 6,
+    ]
+}
+
+fn base_block(
+    index: usize,
+    timing: &Timing,
+    detailed: impl Iterator<Item = [u8; 18]>,
+    extended: bool,
+) -> Vec<u8> {
     let centimetres = |mm: u64| u8::try_from(mm.div_ceil(10)).unwrap_or(u8::MAX);
     let mut block = Vec::with_capacity(2 * BLOCK_BYTES);
     block.extend([0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0]);
@@ -178,13 +235,12 @@ fn base_block(index: usize, timing: &Timing, detailed: [u8; 18], extended: bool)
     block.push(0x06);
     // sRGB chromaticity.
     block.extend([0xee, 0x91, 0xa3, 0x54, 0x4c, 0x99, 0x26, 0x0f, 0x50, 0x54]);
-    // No established timing; eight unused standard timings.
-    block.extend([0, 0, 0]);
-    block.extend([1; 16]);
-    block.extend(detailed);
-    block.extend(*b"\0\0\0\xfc\0Virtio GPU S3");
-    block.extend(UNUSED_DESCRIPTOR);
-    block.extend(UNUSED_DESCRIPTOR);
+    block.extend(ESTABLISHED);
+    block.extend(STANDARD.into_iter().flat_map(standard_timing));
+    // Four descriptors: timings come first, the preferred one before all.
+    let name = [*b"\0\0\0\xfc\0Virtio GPU S3"];
+    let descriptors = detailed.chain(name).chain(repeat(UNUSED_DESCRIPTOR));
+    block.extend(descriptors.take(4).flatten());
     block.push(u8::from(extended));
     push_checksum(&mut block, 0);
     block
@@ -336,7 +392,8 @@ mod tests {
         assert_eq!(edid[..8], [0, 255, 255, 255, 255, 255, 255, 0]);
         assert_eq!((edid[18], edid[19]), (1, 4));
         assert_ne!(edid[20] & 0x80, 0);
-        assert_eq!(edid[72..90], *b"\0\0\0\xfc\0Virtio GPU S3");
+        // Behind the preferred timing and two large ones.
+        assert_eq!(edid[108..126], *b"\0\0\0\xfc\0Virtio GPU S3");
     }
 
     /// 655.35 MHz is the fastest clock of the base block, 167 GHz that of DisplayID.

@@ -31,6 +31,23 @@ fn decoded(edid: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What a person may choose besides the preferred mode.
+const USUAL: [&str; 13] = [
+    "640x480",
+    "800x600",
+    "1024x768",
+    "1280x720",
+    "1280x800",
+    "1280x1024",
+    "1440x900",
+    "1600x900",
+    "1680x1050",
+    "1920x1080",
+    "1920x1200",
+    "2560x1440",
+    "3840x2160",
+];
+
 #[test]
 fn edid_decode_finds_the_mode_and_no_fault() {
     for (width, height) in [
@@ -52,5 +69,8 @@ fn edid_decode_finds_the_mode_and_no_fault() {
         assert!(text.contains("EDID conformity: PASS"), "{text}");
         assert!(text.contains(&format!(" {width}x{height} ")), "{text}");
         assert!(text.contains("Virtio GPU S3"), "{text}");
+        for mode in USUAL {
+            assert!(text.contains(&format!(" {mode} ")), "{mode}: {text}");
+        }
     }
 }
