@@ -280,6 +280,8 @@ impl Controlled for GpuDevice {
 
 /// VIRTIO 1.4 §5.7: the GPU's device type.
 const DEVICE_TYPE_GPU: u16 = 16;
+/// What QEMU's modern devices have too: guests' tables of hardware know it.
+const SUBSYSTEM_ID: u16 = 0x1100;
 /// Base class 03h, display controller; sub-class 80h, other: there is no VGA behind it.
 const CLASS_DISPLAY_OTHER: [u8; 3] = [0x00, 0x80, 0x03];
 /// VIRTIO_GPU_F_CONTEXT_INIT requires VIRTIO_GPU_F_VIRGL (VIRTIO 1.4 §5.7.3).
@@ -309,7 +311,7 @@ fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
         identity: Identity {
             device_type: DEVICE_TYPE_GPU,
             class_code: CLASS_DISPLAY_OTHER,
-            subsystem_id: DEVICE_TYPE_GPU,
+            subsystem_id: SUBSYSTEM_ID,
             interrupt_pin: IRQS.intx,
         },
         shared_memory: shared_memory(options.gpu.hostmem),

@@ -22,7 +22,7 @@ use crate::process::{Running, Sockets};
 use crate::qmp::Qmp;
 
 /// QEMU opens its sockets within a second; the limit is for a machine under full load.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 /// A boot takes 4 to 6 s under TCG on an idle machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// From the request to sleep until QEMU has suspended, and from the wake until the agent replies.
@@ -40,10 +40,10 @@ static ONE_ENDED: Condvar = Condvar::new();
 
 /// The right to run a guest.
 #[derive(Debug)]
-struct Slot;
+pub(crate) struct Slot;
 
 impl Slot {
-    fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let mut running = ONE_ENDED
             .wait_while(running, |running| *running >= GUESTS_AT_ONCE)

@@ -58,16 +58,10 @@ impl Lab {
         let lab = Self {
             root: repo.join("target/lab"),
         };
-        match lab.missing() {
-            None => Ok(Some(lab)),
-            Some(path) if env::var_os("VIRTIO_LAB").is_some_and(|value| value == "required") => {
-                bail!("no {}: run scripts/lab", path.display())
-            }
-            Some(path) => {
-                eprintln!("skipped: no {} (scripts/lab makes it)", path.display());
-                Ok(None)
-            }
-        }
+        Ok(match lab.missing() {
+            None => Some(lab),
+            Some(path) => skip(&path)?,
+        })
     }
 
     fn missing(&self) -> Option<PathBuf> {
@@ -102,6 +96,22 @@ impl Lab {
     /// The disk that has Mesa and the OpenGL client.
     pub fn scene(&self) -> PathBuf {
         self.root.join("scene.img")
+    }
+
+    /// UEFI firmware. `None` where there is none and no need of it, as in [`Lab::find`].
+    ///
+    /// # Errors
+    /// As [`Lab::find`].
+    pub fn firmware(&self) -> Result<Option<PathBuf>> {
+        let path = self.firmware_file();
+        if path.exists() {
+            return Ok(Some(path));
+        }
+        skip(&path)
+    }
+
+    pub(crate) fn firmware_file(&self) -> PathBuf {
+        self.root.join("ovmf.fd")
     }
 
     /// The kernel, or the initramfs, of a guest that is itself a host. Made on request only.
@@ -157,4 +167,13 @@ impl Lab {
             .with_context(|| format!("create {}", directory.display()))?;
         Ok(directory)
     }
+}
+
+/// What to do without a part of the lab.
+fn skip<T>(missing: &Path) -> Result<Option<T>> {
+    if env::var_os("VIRTIO_LAB").is_some_and(|value| value == "required") {
+        bail!("no {}: run scripts/lab", missing.display());
+    }
+    eprintln!("skipped: no {} (scripts/lab makes it)", missing.display());
+    Ok(None)
 }

@@ -10,6 +10,7 @@ pub mod agent;
 mod archive;
 pub mod channel;
 pub mod daemon;
+pub mod firmware;
 pub mod guest;
 pub mod image;
 pub mod lab;

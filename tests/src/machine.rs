@@ -39,6 +39,8 @@ pub struct Machine {
     pub scene: bool,
     /// QEMU waits for each write to the GPU's BARs, so that none comes after a command that follows it in a ring.
     pub ordered_writes: bool,
+    /// Boot UEFI firmware alone, and no kernel.
+    pub firmware: bool,
     /// Let a guest that reboots boot again; otherwise QEMU ends.
     pub reboot: bool,
     /// More for the kernel's command line.
@@ -56,6 +58,7 @@ impl Machine {
             root_port: false,
             scene: false,
             ordered_writes: false,
+            firmware: false,
             reboot: false,
             parameters: "",
         }
@@ -94,6 +97,15 @@ impl Machine {
         }
     }
 
+    /// As this machine, with UEFI firmware and nothing for it to boot.
+    #[must_use]
+    pub fn with_firmware_alone(self) -> Self {
+        Self {
+            firmware: true,
+            ..self
+        }
+    }
+
     /// As this machine, allowed to reboot.
     #[must_use]
     pub fn allowed_to_reboot(self) -> Self {
@@ -111,7 +123,8 @@ impl Machine {
 
     /// QEMU's arguments; the guest's sockets lie in `sockets`, its console goes to `console`.
     pub fn arguments(&self, lab: &Lab, sockets: &Path, console: &Path) -> Vec<String> {
-        let mut arguments = self.platform(lab);
+        let mut arguments = self.platform();
+        arguments.extend(self.boot_arguments(lab));
         arguments.extend(channels(sockets, console));
         arguments.extend(self.gpu_arguments());
         arguments.extend(self.scene_arguments(lab));
@@ -121,7 +134,12 @@ impl Machine {
         arguments
     }
 
-    fn platform(&self, lab: &Lab) -> Vec<String> {
+    /// What boots.
+    fn boot_arguments(&self, lab: &Lab) -> Vec<String> {
+        if self.firmware {
+            let firmware = lab.firmware_file().display().to_string();
+            return vec!["-bios".to_owned(), firmware];
+        }
         // No no_console_suspend: Linux then switches virtual terminals at every sleep, which redraws
         // the screen, and a test could not tell a kept picture from a new one.
         // panic=-1 with -no-reboot: a guest that dies ends QEMU instead of a timeout.
@@ -129,6 +147,25 @@ impl Machine {
         let command_line = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init mem_sleep_default=deep \
                             no_timer_check vt.global_cursor_default=0 consoleblank=0";
         let command_line = format!("{command_line} {}", self.parameters);
+        let kernel = lab.vmlinuz(self.kernel).display().to_string();
+        let initramfs = if self.scene {
+            lab.scene_initramfs(self.kernel)
+        } else {
+            lab.initramfs(self.kernel)
+        };
+        let initramfs = initramfs.display().to_string();
+        [
+            ["-kernel", &kernel],
+            ["-initrd", &initramfs],
+            ["-append", &command_line],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
+    }
+
+    fn platform(&self) -> Vec<String> {
         let memory = format!("memory-backend-memfd,id=mem,size={MEMORY},share=on");
         let cpus = self.cpus.to_string();
         // With a thread a CPU, TCG loses the second CPU at half of the wakes on a busy host: Linux waits 10 s for
@@ -138,13 +175,6 @@ impl Machine {
         } else {
             "tcg"
         };
-        let kernel = lab.vmlinuz(self.kernel).display().to_string();
-        let initramfs = if self.scene {
-            lab.scene_initramfs(self.kernel)
-        } else {
-            lab.initramfs(self.kernel)
-        };
-        let initramfs = initramfs.display().to_string();
         [
             ["-machine", "q35,memory-backend=mem"],
             ["-object", &memory],
@@ -154,9 +184,6 @@ impl Machine {
             ["-display", "none"],
             ["-nic", "none"],
             ["-smp", &cpus],
-            ["-kernel", &kernel],
-            ["-initrd", &initramfs],
-            ["-append", &command_line],
         ]
         .concat()
         .into_iter()

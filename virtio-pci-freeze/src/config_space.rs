@@ -20,7 +20,8 @@ pub struct Identity {
     pub device_type: u16,
     /// Class code: programming interface, sub-class, base class.
     pub class_code: [u8; 3],
-    /// Subsystem id; the subsystem vendor is virtio's.
+    /// Subsystem id, at least [`PCI_SUBSYSTEM_ID_MIN`](crate::spec::PCI_SUBSYSTEM_ID_MIN); the subsystem vendor is
+    /// virtio's. Below that, drivers such as UEFI firmware's take the function for a transitional one and do not bind.
     pub subsystem_id: u16,
     /// Whether INTA# exists beside MSI-X.
     pub interrupt_pin: bool,

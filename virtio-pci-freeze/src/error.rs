@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::queue::{MAX_QUEUE_SIZE, MAX_QUEUES};
 use crate::register::Layout;
+use crate::spec::PCI_SUBSYSTEM_ID_MIN;
 
 /// The caller described a device that cannot exist.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -64,6 +65,12 @@ pub enum ConfigError {
     Vectors {
         /// How many were asked for.
         count: u16,
+    },
+    /// A subsystem id by which a driver takes the function for a transitional one (VIRTIO 1.4 §4.1.2.1).
+    #[error("Subsystem id {id:#x}, below {PCI_SUBSYSTEM_ID_MIN:#x}")]
+    SubsystemId {
+        /// The id asked for.
+        id: u16,
     },
     /// A shared memory region that does not fit its BAR, or an id used twice.
     #[error("Shared memory region {id}: {reason}")]

@@ -9,7 +9,7 @@ use crate::config_space::{ConfigSpace, Identity, NOTIFY_STRIDE};
 use crate::effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind, ResetTicket};
 use crate::error::ConfigError;
 use crate::msix::{Interrupt, Msix, VectorOwner};
-use crate::spec::{VIRTIO_MSI_NO_VECTOR, isr, pci};
+use crate::spec::{PCI_SUBSYSTEM_ID_MIN, VIRTIO_MSI_NO_VECTOR, isr, pci};
 use crate::status::Phase;
 use crate::transport::{Counters, PowerState, ResetOutcome, Transport, TransportConfig, count};
 
@@ -76,6 +76,10 @@ impl VirtioPciFunction {
             power_management,
         } = config;
         transport.starts_as_bus_master = false;
+        let id = identity.subsystem_id;
+        if id < PCI_SUBSYSTEM_ID_MIN {
+            return Err(ConfigError::SubsystemId { id }.into());
+        }
         let bars = BarLayout::new(transport.vectors, shared_memory)?;
         let msix = Msix::new(vector_owner, transport.vectors);
         let common = CommonConfig::with_transport(make(transport)?);

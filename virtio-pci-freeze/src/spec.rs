@@ -11,6 +11,9 @@ use core::fmt::{Debug, Formatter, Result as FmtResult};
 pub const PCI_VENDOR_ID: u16 = 0x1af4;
 /// PCI device id of a modern virtio device is this plus its device type (VIRTIO 1.4 §4.1.2).
 pub const PCI_DEVICE_ID_BASE: u16 = 0x1040;
+/// Lowest PCI subsystem id of a non-transitional device (VIRTIO 1.4 §4.1.2.1): below it lie the legacy interface's device
+/// types.
+pub const PCI_SUBSYSTEM_ID_MIN: u16 = 0x40;
 /// The MSI-X vector that means "no vector" (VIRTIO 1.4 §4.1.5.1.2).
 pub const VIRTIO_MSI_NO_VECTOR: u16 = 0xffff;
 

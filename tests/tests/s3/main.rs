@@ -4,6 +4,7 @@
 
 mod controls;
 mod events;
+mod firmware;
 mod freeze_mode;
 mod platforms;
 mod resize;

@@ -43,6 +43,20 @@ fn a_function_shows_the_ids_of_its_device_type() {
     assert_eq!(machine.config_u16(pci::INTERRUPT_PIN.into()), 1);
 }
 
+/// The whole range below 0x40 is the legacy interface's: UEFI's driver for modern devices leaves such a function alone.
+#[test]
+fn a_subsystem_id_of_the_legacy_interface_is_refused() {
+    for id in [0, 1, 16, 0x3f] {
+        assert_eq!(
+            refused(|config| config.identity.subsystem_id = id),
+            ConfigError::SubsystemId { id }
+        );
+    }
+    let mut config = config(retention(false));
+    config.identity.subsystem_id = 0x40;
+    VirtioPciFunction::new(config).expect("the lowest of a modern device");
+}
+
 #[test]
 fn every_structure_lies_inside_its_bar_and_is_aligned() {
     let (mut machine, mut driver) = running(config(retention(false)));
