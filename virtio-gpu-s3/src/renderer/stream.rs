@@ -6,14 +6,12 @@
 //! everything in a stream that moves bytes between guest memory and the host, and everything that
 //! makes the host hold more than the device's own tables count, is checked here first. A stream is
 //! refused whole, by name, or given as it is; what only draws is virglrenderer's to check.
-//!
-//! A command is a dword of number (8 bits), object type (8) and length in dwords (16), and so many
-//! dwords more.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
+use virgl_stream::{Command, Number, TransferKind, Truncated, commands};
 
 use super::{Resource3d, Transfer3d};
 use crate::error::GuestError;
@@ -30,17 +28,8 @@ pub const MAX_UNTAKEN: usize = 1024;
 /// Their bytes, estimated as the device estimates its own resources.
 pub const MAX_UNTAKEN_BYTES: u64 = 1 << 30;
 
-/// Numbers of the commands that are looked at.
-mod command {
-    pub(super) const INLINE_WRITE: u32 = 9;
-    pub(super) const CREATE_SUB_CONTEXT: u32 = 29;
-    pub(super) const DESTROY_SUB_CONTEXT: u32 = 30;
-    pub(super) const TRANSFER3D: u32 = 43;
-    pub(super) const COPY_TRANSFER3D: u32 = 45;
-    pub(super) const CREATE_RESOURCE: u32 = 48;
-    /// One past the last that any version knows. Each refuses those that it does not.
-    pub(super) const END: u32 = 65;
-}
+/// One past the last command that any version knows. Each refuses those that it does not.
+const END: Number = Number(65);
 
 /// Why a stream is not given to virglrenderer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -210,38 +199,24 @@ pub fn check<'a>(
         untaken: growth.untaken.len(),
         bytes: growth.untaken_bytes,
     };
-    let mut at = 0;
-    let mut rest = stream;
-    while let Some((header, tail)) = rest.split_first() {
-        let length = (header >> 16) as usize;
-        let number = header & 0xff;
-        let command = Command {
-            number,
-            at,
-            body: tail.get(..length).ok_or(StreamError::Truncated {
-                command: number,
-                at,
-                length,
-                left: tail.len(),
-            })?,
-        };
-        match number {
-            command::INLINE_WRITE => command.inline_write(&target)?,
-            command::TRANSFER3D => command.transfer(&target)?,
-            command::COPY_TRANSFER3D => command.copy_transfer(&target)?,
-            command::CREATE_SUB_CONTEXT
-            | command::DESTROY_SUB_CONTEXT
-            | command::CREATE_RESOURCE => changes.push(command.grow(&mut ahead)?),
-            command::END.. => {
+    for command in commands(stream) {
+        let (at, command) = command?;
+        let checked = Checked { command, at };
+        match command.number {
+            Number::RESOURCE_INLINE_WRITE | Number::TRANSFER3D | Number::COPY_TRANSFER3D => {
+                checked.transfer(&target)?;
+            }
+            Number::CREATE_SUB_CTX | Number::DESTROY_SUB_CTX | Number::PIPE_RESOURCE_CREATE => {
+                changes.push(checked.grow(&mut ahead)?);
+            }
+            number if number >= END => {
                 return Err(StreamError::Unknown {
-                    command: number,
+                    command: number.0.into(),
                     at,
                 });
             }
             _ => {}
         }
-        rest = tail.get(length..).unwrap_or_default();
-        at = at.saturating_add(length).saturating_add(1);
     }
     for change in &changes {
         growth.apply(change);
@@ -256,21 +231,25 @@ struct Ahead {
     bytes: u64,
 }
 
-struct Command<'a> {
-    number: u32,
+/// A command under inspection.
+struct Checked<'a> {
+    command: Command<'a>,
+    /// The dword at which it starts.
     at: usize,
-    body: &'a [u32],
 }
 
-impl Command<'_> {
-    /// The first so many dwords.
-    fn fields<const N: usize>(&self) -> Result<&[u32; N], StreamError> {
-        self.body.first_chunk().ok_or(StreamError::Short {
-            command: self.number,
+impl Checked<'_> {
+    fn number(&self) -> u32 {
+        self.command.number.0.into()
+    }
+
+    fn short(&self, needed: usize) -> StreamError {
+        StreamError::Short {
+            command: self.number(),
             at: self.at,
-            length: self.body.len(),
-            needed: N,
-        })
+            length: self.command.body.len(),
+            needed,
+        }
     }
 
     fn find<'a>(
@@ -279,14 +258,14 @@ impl Command<'_> {
         target: &impl Fn(u32) -> Option<Target<'a>>,
     ) -> Result<Target<'a>, StreamError> {
         target(id).ok_or(StreamError::NoSuchResource {
-            command: self.number,
+            command: self.number(),
             at: self.at,
             id,
         })
     }
 
     fn outside(&self, id: u32) -> impl FnOnce(GuestError) -> StreamError {
-        let (command, at) = (self.number, self.at);
+        let (command, at) = (self.number(), self.at);
         move |error| {
             let (field, value) = match error {
                 GuestError::Parameter { field, value } => (field, value),
@@ -302,75 +281,62 @@ impl Command<'_> {
         }
     }
 
-    /// The rows are in the stream itself, behind eleven dwords.
-    fn inline_write<'a>(
-        &self,
-        target: &impl Fn(u32) -> Option<Target<'a>>,
-    ) -> Result<(), StreamError> {
-        let [head @ .., _] = self.fields::<12>()?;
-        let (id, transfer) = transfer_of(head, 0);
-        let resource = self.find(id, target)?;
-        let data = (self.body.len() as u64)
-            .saturating_sub(head.len() as u64)
-            .saturating_mul(4);
-        check_transfer(resource.params, &transfer, data).map_err(self.outside(id))
-    }
-
+    /// The memory is the resource's own, another's, or in the stream itself.
     fn transfer<'a>(&self, target: &impl Fn(u32) -> Option<Target<'a>>) -> Result<(), StreamError> {
-        let [head @ .., offset, _] = self.fields::<13>()?;
-        let (id, transfer) = transfer_of(head, *offset);
+        let least = self.command.number.info().map_or(0, |it| it.length.least());
+        let transfer = self.command.transfer();
+        let transfer = transfer.ok_or_else(|| self.short(least))?;
+        let id = transfer.resource;
         let resource = self.find(id, target)?;
-        check_transfer(resource.params, &transfer, resource.backing).map_err(self.outside(id))
-    }
-
-    /// The memory is another resource's.
-    fn copy_transfer<'a>(
-        &self,
-        target: &impl Fn(u32) -> Option<Target<'a>>,
-    ) -> Result<(), StreamError> {
-        let [head @ .., staging, offset, _] = self.fields::<14>()?;
-        let (id, transfer) = transfer_of(head, *offset);
-        let resource = self.find(id, target)?;
-        let staging = self.find(*staging, target)?;
-        check_transfer(resource.params, &transfer, staging.backing).map_err(self.outside(id))
+        let (memory, offset) = match transfer.kind {
+            TransferKind::Inline { bytes } => (bytes, 0),
+            TransferKind::Backing { offset } => (resource.backing, offset),
+            TransferKind::Staging { staging, offset } => {
+                (self.find(staging, target)?.backing, offset)
+            }
+        };
+        let ([x, y, z], [w, h, d]) = (transfer.start, transfer.size);
+        let transfer = Transfer3d {
+            x,
+            y,
+            z,
+            w,
+            h,
+            d,
+            offset: offset.into(),
+            level: transfer.level,
+            stride: transfer.stride,
+            layer_stride: transfer.layer_stride,
+        };
+        check_transfer(resource.params, &transfer, memory).map_err(self.outside(id))
     }
 
     fn grow(&self, ahead: &mut Ahead) -> Result<Change, StreamError> {
-        match self.number {
-            command::CREATE_SUB_CONTEXT => {
-                let [id] = self.fields()?;
-                ahead.sub_contexts = ahead.sub_contexts.saturating_add(1);
-                self.at_most(
-                    "sub-contexts",
-                    ahead.sub_contexts as u64,
-                    MAX_SUB_CONTEXTS as u64,
-                )?;
-                Ok(Change::Begin(*id))
-            }
-            command::DESTROY_SUB_CONTEXT => {
-                let [id] = self.fields()?;
-                Ok(Change::End(*id))
-            }
-            _ => {
-                let (blob_id, params) = created(self.fields()?);
-                let bytes = Rendered::estimate(&params);
-                ahead.untaken = ahead.untaken.saturating_add(1);
-                ahead.bytes = ahead.bytes.saturating_add(bytes);
-                self.at_most(
-                    "untaken resources",
-                    ahead.untaken as u64,
-                    MAX_UNTAKEN as u64,
-                )?;
-                self.at_most("bytes of untaken resources", ahead.bytes, MAX_UNTAKEN_BYTES)?;
-                Ok(Change::Make { blob_id, bytes })
-            }
+        if self.command.number == Number::PIPE_RESOURCE_CREATE {
+            let made = self.command.resource_create();
+            let made = made.ok_or_else(|| self.short(11))?;
+            let (blob_id, bytes) = (made.blob_id, Rendered::estimate(&created(made.params)));
+            ahead.untaken = ahead.untaken.saturating_add(1);
+            ahead.bytes = ahead.bytes.saturating_add(bytes);
+            let untaken = ahead.untaken as u64;
+            self.at_most("untaken resources", untaken, MAX_UNTAKEN as u64)?;
+            self.at_most("bytes of untaken resources", ahead.bytes, MAX_UNTAKEN_BYTES)?;
+            return Ok(Change::Make { blob_id, bytes });
         }
+        let id = self.command.field(0).ok_or_else(|| self.short(1))?;
+        if self.command.number == Number::DESTROY_SUB_CTX {
+            return Ok(Change::End(id));
+        }
+        ahead.sub_contexts = ahead.sub_contexts.saturating_add(1);
+        let count = ahead.sub_contexts as u64;
+        self.at_most("sub-contexts", count, MAX_SUB_CONTEXTS as u64)?;
+        Ok(Change::Begin(id))
     }
 
     fn at_most(&self, what: &'static str, asked: u64, most: u64) -> Result<(), StreamError> {
         if asked > most {
             return Err(StreamError::TooMuch {
-                command: self.number,
+                command: self.number(),
                 at: self.at,
                 what: what.into(),
                 asked,
@@ -381,26 +347,8 @@ impl Command<'_> {
     }
 }
 
-/// The resource and the box that transfers begin with.
-fn transfer_of(head: &[u32; 11], offset: u32) -> (u32, Transfer3d) {
-    let [id, level, _, stride, layer_stride, x, y, z, w, h, d] = *head;
-    let transfer = Transfer3d {
-        x,
-        y,
-        z,
-        w,
-        h,
-        d,
-        offset: offset.into(),
-        level,
-        stride,
-        layer_stride,
-    };
-    (id, transfer)
-}
-
-/// The resource that a command makes, and the number a blob takes it by.
-fn created(fields: &[u32; 11]) -> (u32, Resource3d) {
+/// What a command makes.
+fn created(params: [u32; 10]) -> Resource3d {
     let [
         target,
         format,
@@ -412,9 +360,8 @@ fn created(fields: &[u32; 11]) -> (u32, Resource3d) {
         last_level,
         nr_samples,
         flags,
-        blob_id,
-    ] = *fields;
-    let params = Resource3d {
+    ] = params;
+    Resource3d {
         target,
         format,
         bind,
@@ -425,8 +372,18 @@ fn created(fields: &[u32; 11]) -> (u32, Resource3d) {
         last_level,
         nr_samples,
         flags,
-    };
-    (blob_id, params)
+    }
+}
+
+impl From<Truncated> for StreamError {
+    fn from(cut: Truncated) -> Self {
+        Self::Truncated {
+            command: cut.number.0.into(),
+            at: cut.at,
+            length: cut.length,
+            left: cut.left,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,18 @@ use crate::command_error::CommandError;
 use crate::renderer::RendererError;
 use crate::status::ErrorKind;
 
+/// The numbers as a stream has them.
+mod command {
+    use super::Number;
+
+    pub(super) const INLINE_WRITE: u32 = Number::RESOURCE_INLINE_WRITE.0 as u32;
+    pub(super) const CREATE_SUB_CONTEXT: u32 = Number::CREATE_SUB_CTX.0 as u32;
+    pub(super) const DESTROY_SUB_CONTEXT: u32 = Number::DESTROY_SUB_CTX.0 as u32;
+    pub(super) const TRANSFER3D: u32 = Number::TRANSFER3D.0 as u32;
+    pub(super) const COPY_TRANSFER3D: u32 = Number::COPY_TRANSFER3D.0 as u32;
+    pub(super) const CREATE_RESOURCE: u32 = Number::PIPE_RESOURCE_CREATE.0 as u32;
+}
+
 const TEXTURE: Resource3d = Resource3d {
     target: 2,
     format: 1,
