@@ -6,8 +6,8 @@
 
 #![no_main]
 
-use virtio_gpu_worker::{GpuOption, VmmGpuOption};
 use libfuzzer_sys::fuzz_target;
+use virtio_gpu_worker::{GpuOption, VmmGpuOption};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = str::from_utf8(bytes) else {

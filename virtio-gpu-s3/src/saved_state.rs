@@ -40,6 +40,27 @@ pub struct SavedGpu {
     pub scanouts: Vec<SavedScanout>,
 }
 
+impl SavedGpu {
+    /// Every picture in it: those of resources, then of each scanout what it shows and its cursor.
+    pub fn pictures_mut(&mut self) -> impl Iterator<Item = &mut SavedPicture> {
+        let resources = self.resources.iter_mut();
+        let own = resources.filter_map(|resource| match &mut resource.content {
+            SavedContent::Picture(picture) => Some(picture),
+            SavedContent::GuestBlob { .. } => None,
+        });
+        let shown = self.scanouts.iter_mut().flat_map(|scanout| {
+            let blob = scanout.binding.as_mut().and_then(|it| it.blob.as_mut());
+            let cursor = scanout.cursor.as_mut();
+            let both = [
+                blob.map(|blob| &mut blob.shown),
+                cursor.map(|cursor| &mut cursor.picture),
+            ];
+            both.into_iter().flatten()
+        });
+        own.chain(shown)
+    }
+}
+
 /// A resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

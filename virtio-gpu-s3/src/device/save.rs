@@ -11,6 +11,9 @@ use crate::saved_state::{
 };
 use crate::scanout::{Binding, CursorShape, Scanout};
 
+/// What becomes of a picture's bytes.
+type Keep<'a> = dyn FnMut(&[u8]) -> Vec<u8> + 'a;
+
 impl Gpu {
     /// The device as plain data. Changes nothing; the caller has stopped the guest and quiesced
     /// the device.
@@ -18,6 +21,23 @@ impl Gpu {
     /// # Errors
     /// Commands are outstanding, or the guest has something in the renderer.
     pub fn save(&self) -> Result<SavedGpu, SaveError> {
+        self.save_with(&mut <[u8]>::to_vec)
+    }
+
+    /// The same without the bytes of its pictures: `keep` gets those, once each, in the order of
+    /// [`SavedGpu::pictures_mut`]. For whoever writes them somewhere, without a copy.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save)'s.
+    pub fn save_apart(&self, mut keep: impl FnMut(&[u8])) -> Result<SavedGpu, SaveError> {
+        self.save_with(&mut |bytes| {
+            keep(bytes);
+            Vec::new()
+        })
+    }
+
+    /// `keep` says what becomes of a picture's bytes.
+    fn save_with(&self, keep: &mut Keep<'_>) -> Result<SavedGpu, SaveError> {
         let Self {
             config,
             negotiated,
@@ -54,14 +74,18 @@ impl Gpu {
             events_read: *events_read,
             last_uuid: *last_uuid,
             resources: resources
-                .map(|(id, resource)| save_resource(id, resource))
+                .map(|(id, resource)| save_resource(id, resource, keep))
                 .collect::<Result<_, _>>()?,
-            scanouts: scanouts.iter().map(save_scanout).collect(),
+            scanouts: scanouts.iter().map(|it| save_scanout(it, keep)).collect(),
         })
     }
 }
 
-fn save_resource(id: u32, resource: &Resource) -> Result<SavedResource, SaveError> {
+fn save_resource(
+    id: u32,
+    resource: &Resource,
+    keep: &mut Keep<'_>,
+) -> Result<SavedResource, SaveError> {
     let Resource {
         content,
         backing,
@@ -70,7 +94,7 @@ fn save_resource(id: u32, resource: &Resource) -> Result<SavedResource, SaveErro
         drawn: _,
     } = resource;
     let content = match content {
-        Content::Pixels(pixels) => SavedContent::Picture(save_pixels(pixels)),
+        Content::Pixels(pixels) => SavedContent::Picture(save_pixels(pixels, keep)),
         Content::Blob(blob) if !blob.in_renderer => SavedContent::GuestBlob {
             blob_flags: blob.params.blob_flags,
             blob_id: blob.params.blob_id,
@@ -87,16 +111,16 @@ fn save_resource(id: u32, resource: &Resource) -> Result<SavedResource, SaveErro
     })
 }
 
-fn save_pixels(pixels: &Pixels) -> SavedPicture {
+fn save_pixels(pixels: &Pixels, keep: &mut Keep<'_>) -> SavedPicture {
     SavedPicture {
         format: pixels.format.format().0,
         width: pixels.width,
         height: pixels.height,
-        bytes: pixels.bytes.clone(),
+        bytes: keep(&pixels.bytes),
     }
 }
 
-fn save_scanout(scanout: &Scanout) -> SavedScanout {
+fn save_scanout(scanout: &Scanout, keep: &mut Keep<'_>) -> SavedScanout {
     let unread = !scanout.unread().is_empty();
     let Scanout {
         binding,
@@ -106,14 +130,14 @@ fn save_scanout(scanout: &Scanout) -> SavedScanout {
         damage: _,
     } = scanout;
     SavedScanout {
-        binding: binding.as_ref().map(|it| save_binding(it, unread)),
-        cursor: cursor.shape.as_ref().map(save_cursor),
+        binding: binding.as_ref().map(|it| save_binding(it, unread, keep)),
+        cursor: cursor.shape.as_ref().map(|it| save_cursor(it, keep)),
         cursor_position: (cursor.x, cursor.y),
     }
 }
 
 /// What was not read is shown by the next flush, as nobody may read it while the guest sleeps.
-fn save_binding(binding: &Binding, unread: bool) -> SavedBinding {
+fn save_binding(binding: &Binding, unread: bool, keep: &mut Keep<'_>) -> SavedBinding {
     let Binding {
         resource_id,
         rect,
@@ -123,13 +147,17 @@ fn save_binding(binding: &Binding, unread: bool) -> SavedBinding {
         stale,
         flushed: _,
     } = binding;
-    let shown = || match copy.as_ref().and_then(|copy| copy.pixels.as_ref()) {
-        Some(pixels) => save_pixels(pixels),
+    let mut shown = || match copy.as_ref().and_then(|copy| copy.pixels.as_ref()) {
+        Some(pixels) => save_pixels(pixels, keep),
         None => SavedPicture {
             format: format.format().0,
             width: rect.width,
             height: rect.height,
-            bytes: vec![0; usize::try_from(binding.host_bytes()).unwrap_or_default()],
+            bytes: keep(&vec![
+                0;
+                usize::try_from(binding.host_bytes())
+                    .unwrap_or_default()
+            ]),
         },
     };
     SavedBinding {
@@ -146,7 +174,7 @@ fn save_binding(binding: &Binding, unread: bool) -> SavedBinding {
     }
 }
 
-fn save_cursor(shape: &CursorShape) -> SavedCursor {
+fn save_cursor(shape: &CursorShape, keep: &mut Keep<'_>) -> SavedCursor {
     let image = shape.image();
     SavedCursor {
         hot_x: image.hot_x,
@@ -155,7 +183,7 @@ fn save_cursor(shape: &CursorShape) -> SavedCursor {
             format: image.frame.format.format().0,
             width: image.frame.width,
             height: image.frame.height,
-            bytes: image.frame.pixels.to_vec(),
+            bytes: keep(image.frame.pixels),
         },
     }
 }
