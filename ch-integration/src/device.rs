@@ -4,19 +4,20 @@
 //! A GPU behind a PCI function, with its worker.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use thiserror::Error;
-use vfio_user_device::{Interrupts, IrqChange};
+use vfio_user_device::{DmaMemory, Interrupts, IrqChange, MemoryChange};
 use virtio_gpu_s3::renderer::Renderer;
 use virtio_gpu_s3::{Gpu, HOST_VISIBLE_SHM_ID};
 use virtio_gpu_worker::{
-    Answered, BuildError, Controlled, DeviceOptions, Event, Job, QUEUE_SIZES, RING_FEATURES,
+    Answered, BuildError, Controlled, DeviceOptions, Done, Event, Job, QUEUE_SIZES, RING_FEATURES,
     StartFailure, Status, Told, WorkerHandle, WorkerLink, build_gpu, new_renderer_in,
 };
+use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{
     BarLayout, ConfigError as FunctionConfigError, Effects, FunctionConfig, Identity, PowerState,
     SharedMemoryRegion, TransportConfig, VectorOwner, VirtioPciFunction,
@@ -168,7 +169,7 @@ impl GpuDevice {
         self.access(VirtioPciFunction::reboot);
         self.wait_for_reset();
         let mut state = self.function.lock();
-        state.memory = Memory::new(GuestMemoryMmap::new());
+        state.memory = Memory::new(DmaMemory::default());
         state.sleep = Sleep::Awake;
         drop(state);
         self.worker.tell(Told::Disconnected);
@@ -188,10 +189,30 @@ impl GpuDevice {
         }
     }
 
-    /// Replaces guest memory. When this returns the old mappings are no longer touched.
-    pub fn replace_memory(&self, new: GuestMemoryMmap) {
+    /// Guest memory is this from now on. `done` is called when what went is touched no more, which may be at once.
+    pub fn change_memory(&self, new: &DmaMemory, change: MemoryChange, done: Done) {
         let memory = self.function.lock().memory.clone();
-        self.worker.replace_memory(&memory, new);
+        match change {
+            MemoryChange::Added { first, last } => {
+                (self.worker).add_memory(&memory, new.clone(), (first, last), done);
+            }
+            MemoryChange::Removed { first, last } => {
+                (self.worker).replace_memory(&memory, new.clone(), (first, last), done);
+            }
+        }
+    }
+
+    /// Replaces guest memory whole. When this returns the old mappings are no longer touched.
+    pub fn replace_memory(&self, new: GuestMemoryMmap) {
+        let (reply, done) = sync_channel(1);
+        let (first, last) = (0, u64::MAX);
+        let all = MemoryChange::Removed { first, last };
+        let tell = move || {
+            let _ = reply.send(());
+        };
+        self.change_memory(&new.into(), all, Box::new(tell));
+        // It fails where the worker is gone, and with it whatever touched them.
+        let _ = done.recv();
     }
 
     /// What cannot be read reads 0, as a BAR does.
@@ -287,6 +308,10 @@ const CLASS_DISPLAY_OTHER: [u8; 3] = [0x00, 0x80, 0x03];
 /// VIRTIO_GPU_F_CONTEXT_INIT requires VIRTIO_GPU_F_VIRGL (VIRTIO 1.4 §5.7.3).
 const GPU_FEATURE_DEPENDENCIES: [(u32, u32); 1] = [(4, 0)];
 
+/// All memory is the VMM's to map, with a vIOMMU as the guest has it mapped. A driver that took the guest's own addresses
+/// instead would name what is not there.
+const PLATFORM_FEATURES: u64 = feature::mask(feature::VIRTIO_F_ACCESS_PLATFORM);
+
 fn shared_memory(hostmem: Option<u64>) -> Vec<SharedMemoryRegion> {
     let region = |length| SharedMemoryRegion {
         id: HOST_VISIBLE_SHM_ID,
@@ -299,7 +324,7 @@ fn shared_memory(hostmem: Option<u64>) -> Vec<SharedMemoryRegion> {
 fn function_config(options: &DeviceOptions, gpu: &Gpu) -> FunctionConfig {
     FunctionConfig {
         transport: TransportConfig {
-            device_features: gpu.device_features() | RING_FEATURES,
+            device_features: gpu.device_features() | RING_FEATURES | PLATFORM_FEATURES,
             feature_dependencies: GPU_FEATURE_DEPENDENCIES.to_vec(),
             queue_sizes: QUEUE_SIZES.to_vec(),
             vectors: IRQS.msix,

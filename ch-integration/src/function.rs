@@ -6,13 +6,11 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use vfio_user_device::{Interrupts, IrqCounts};
+use vfio_user_device::{DmaMemory, Interrupts, IrqCounts};
 use virtio_gpu_worker::{
     Activation, Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport, WorkerLink, bit,
 };
 use virtio_pci_freeze::{Effect, Effects, ResetOutcome, ResetTicket, VirtioPciFunction};
-
-use vm_memory::GuestMemoryMmap;
 
 use crate::Memory;
 use crate::sleep::Sleep;
@@ -64,7 +62,7 @@ impl Function {
                 model,
                 interrupts: Interrupts::new(IRQS),
                 sleep: Sleep::Awake,
-                memory: Memory::new(GuestMemoryMmap::new()),
+                memory: Memory::new(DmaMemory::default()),
             }),
             reset_done: Condvar::new(),
             worker,
@@ -167,7 +165,7 @@ impl State {
 }
 
 impl Frontend for Function {
-    type Bitmap = ();
+    type Memory = DmaMemory;
     type Ticket = ResetTicket;
 
     fn queue_used(&self, queue: u16) {

@@ -15,7 +15,8 @@ mod window;
 
 pub use device::{DeviceError, GpuDevice};
 pub use function::VECTORS;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vfio_user_device::DmaMemory;
+use vm_memory::GuestMemoryAtomic;
 
 /// Guest memory, replaced whole when the VMM maps or unmaps.
-pub type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+pub type Memory = GuestMemoryAtomic<DmaMemory>;

@@ -110,9 +110,8 @@ impl<F: Fn(&GpuDevice)> Device for Backend<F> {
         answer.done();
     }
 
-    fn set_memory(&mut self, memory: &DmaMemory, _change: MemoryChange, answer: Answer) {
-        self.device.replace_memory(memory.to_mmap());
-        answer.done();
+    fn set_memory(&mut self, memory: &DmaMemory, change: MemoryChange, answer: Answer) {
+        (self.device).change_memory(memory, change, Box::new(|| answer.done()));
     }
 
     fn with_interrupts(&mut self, change: &mut dyn FnMut(&mut Interrupts) -> IrqChange) {

@@ -45,6 +45,8 @@ pub struct Machine {
     pub reboot: bool,
     /// More for the kernel's command line.
     pub parameters: &'static str,
+    /// With an IOMMU that the guest uses for every device.
+    pub iommu: bool,
 }
 
 impl Machine {
@@ -61,6 +63,7 @@ impl Machine {
             firmware: false,
             reboot: false,
             parameters: "",
+            iommu: false,
         }
     }
 
@@ -121,10 +124,24 @@ impl Machine {
         Self { parameters, ..self }
     }
 
+    /// As this machine, with an IOMMU that the guest uses for every device, at once and not some time later.
+    #[must_use]
+    pub fn behind_iommu(self) -> Self {
+        Self {
+            iommu: true,
+            parameters: "intel_iommu=on iommu.passthrough=0 iommu.strict=1",
+            ..self
+        }
+    }
+
     /// QEMU's arguments; the guest's sockets lie in `sockets`, its console goes to `console`.
     pub fn arguments(&self, lab: &Lab, sockets: &Path, console: &Path) -> Vec<String> {
         let mut arguments = self.platform();
         arguments.extend(self.boot_arguments(lab));
+        if self.iommu {
+            // Before the devices behind it. caching-mode: the guest tells of maps too, and not of unmaps only.
+            arguments.extend(["-device", "intel-iommu,caching-mode=on"].map(str::to_owned));
+        }
         arguments.extend(channels(sockets, console));
         arguments.extend(self.gpu_arguments());
         arguments.extend(self.scene_arguments(lab));

@@ -28,6 +28,8 @@ pub(crate) struct Backing {
     segments: Vec<Segment>,
     index: Index,
     len: u64,
+    /// The lowest guest address, and the highest.
+    span: (u64, u64),
 }
 
 /// A contiguous guest range and where in the backing it starts.
@@ -51,6 +53,11 @@ impl Segment {
 
     fn end(&self) -> u64 {
         self.offset.saturating_add(self.len)
+    }
+
+    /// Its last guest address; none is empty.
+    fn last(&self) -> u64 {
+        self.address.saturating_add(self.len.saturating_sub(1))
     }
 }
 
@@ -128,6 +135,19 @@ impl Backing {
     fn finish(&mut self) {
         self.segments.shrink_to_fit();
         self.index = Index::new(&self.segments, self.len);
+        let lowest = self.segments.iter().map(|it| it.address).min();
+        let highest = self.segments.iter().map(Segment::last).max();
+        self.span = lowest.zip(highest).unwrap_or_default();
+    }
+
+    /// Whether a byte of it lies from one guest address to another, both included.
+    pub(crate) fn touches(&self, first: u64, last: u64) -> bool {
+        let (lowest, highest) = self.span;
+        let near = lowest <= last && first <= highest;
+        near && self
+            .segments
+            .iter()
+            .any(|it| it.address <= last && first <= it.last())
     }
 
     /// Guest address and length of each range.

@@ -76,6 +76,8 @@ pub mod feature {
     pub const VIRTIO_F_EVENT_IDX: u32 = 29;
     /// Compliance with VIRTIO 1.0 and later.
     pub const VIRTIO_F_VERSION_1: u32 = 32;
+    /// The device reaches memory at addresses of the platform, which may translate and limit them (§6.1).
+    pub const VIRTIO_F_ACCESS_PLATFORM: u32 = 33;
     /// The packed virtqueue layout.
     pub const VIRTIO_F_RING_PACKED: u32 = 34;
     /// Doorbells carry the ring position.

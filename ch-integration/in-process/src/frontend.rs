@@ -12,6 +12,7 @@ use virtio_gpu_worker::{
     Completion, ConfigChange, Frontend, Life, QUEUE_SIZES, ResetReport, State,
 };
 use virtio_pci_freeze::{FreezeTicket, ResetOutcome, RingPosition};
+use vm_memory::GuestMemoryMmap;
 use vm_memory::bitmap::Bitmap;
 
 /// VIRTIO 1.4 §5.7.4: events_read, events_clear, num_scanouts, num_capsets, blob_alignment.
@@ -148,7 +149,7 @@ impl<B> InProcess<B> {
 }
 
 impl<B: Bitmap + Send + Sync + 'static> Frontend for InProcess<B> {
-    type Bitmap = B;
+    type Memory = GuestMemoryMmap<B>;
     type Ticket = SyncSender<Report>;
 
     fn queue_used(&self, queue: u16) {

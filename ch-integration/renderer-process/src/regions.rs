@@ -9,12 +9,22 @@ use std::sync::Arc;
 use vm_memory::FileOffset;
 
 /// A region is mapped while a resource's backing lies in it, so that the renderer holds on to no memory that the VMM
-/// took away.
+/// took away. A guest behind a vIOMMU has a region a page, so no step looks at all of them.
 #[derive(Debug, Default)]
 pub(super) struct Regions {
     last: u32,
     mapped: BTreeMap<u32, Mapped>,
+    by_place: BTreeMap<Place, u32>,
     of_resource: BTreeMap<u32, BTreeSet<u32>>,
+    unused: BTreeSet<u32>,
+}
+
+/// A file, where in it a region begins, and how long it is. The file is open here as long as the region is in the table,
+/// so no other one can have its address.
+type Place = (usize, u64, u64);
+
+fn place(file: &FileOffset, size: u64) -> Place {
+    (Arc::as_ptr(file.arc()).addr(), file.start(), size)
 }
 
 #[derive(Debug)]
@@ -27,14 +37,7 @@ struct Mapped {
 impl Regions {
     /// The number of a region that is mapped.
     pub(super) fn find(&self, file: &FileOffset, size: u64) -> Option<u32> {
-        let same = |mapped: &Mapped| {
-            // The file is open here as long as it is in the table, so no other one can have its place.
-            Arc::ptr_eq(mapped.file.arc(), file.arc())
-                && mapped.file.start() == file.start()
-                && mapped.size == size
-        };
-        let found = self.mapped.iter().find(|(_, mapped)| same(mapped));
-        found.map(|(id, _)| *id)
+        self.by_place.get(&place(file, size)).copied()
     }
 
     /// The number for a region that is to be mapped. None is given twice to one process that maps less than 2^32.
@@ -50,7 +53,9 @@ impl Regions {
             size,
             resources: 0,
         };
+        self.by_place.insert(place(file, size), self.last);
         self.mapped.insert(self.last, mapped);
+        self.unused.insert(self.last);
         self.last
     }
 
@@ -59,6 +64,7 @@ impl Regions {
         for id in &regions {
             if let Some(mapped) = self.mapped.get_mut(id) {
                 mapped.resources = mapped.resources.saturating_add(1);
+                self.unused.remove(id);
             }
         }
         self.of_resource.insert(resource_id, regions);
@@ -69,15 +75,19 @@ impl Regions {
         for id in self.of_resource.remove(&resource_id).unwrap_or_default() {
             if let Some(mapped) = self.mapped.get_mut(&id) {
                 mapped.resources = mapped.resources.saturating_sub(1);
+                if mapped.resources == 0 {
+                    self.unused.insert(id);
+                }
             }
         }
     }
 
     /// Takes a region out that no resource needs.
     pub(super) fn take_unused(&mut self) -> Option<u32> {
-        let unused = self.mapped.iter().find(|(_, mapped)| mapped.resources == 0);
-        let id = unused.map(|(id, _)| *id)?;
-        self.mapped.remove(&id);
+        let id = self.unused.pop_first()?;
+        if let Some(Mapped { file, size, .. }) = self.mapped.remove(&id) {
+            self.by_place.remove(&place(&file, size));
+        }
         Some(id)
     }
 }

@@ -15,6 +15,7 @@ mod control;
 mod crash;
 mod device;
 mod exit;
+mod mapping;
 mod pictures;
 #[cfg(feature = "virgl")]
 mod renderer;

@@ -19,7 +19,7 @@ use vfio_bindings::bindings::vfio::{
 
 use crate::answer::{Answer, Answers, ReadAnswer};
 use crate::device::{Device, DeviceInfo};
-use crate::dma::{DmaTable, MapError, MemoryChange};
+use crate::dma::{DmaTable, MapError};
 use crate::eventfd::Eventfd;
 use crate::foreign::ForeignFile;
 use crate::interrupts::{IrqChange, KINDS};
@@ -347,11 +347,10 @@ impl<'a> Connection<'a> {
         let has_file = file.is_some();
         debug!("DMA map {map:x?} (file: {has_file})");
         let mapped = self.memory.map(map, file);
-        let reachable =
-            mapped.map_err(|error| Refusal::of_memory(map.address, map.size, &error))?;
+        let added = mapped.map_err(|error| Refusal::of_memory(map.address, map.size, &error))?;
         let answer = self.answer(header, &Reply::Empty);
-        if reachable {
-            device.set_memory(self.memory.memory(), MemoryChange::Added, answer);
+        if let Some(change) = added {
+            device.set_memory(self.memory.memory(), change, answer);
         } else {
             answer.done();
         }
@@ -366,11 +365,11 @@ impl<'a> Connection<'a> {
     ) -> Result<(), Refusal> {
         debug!("DMA unmap {unmap:x?}");
         let unmapped = self.memory.unmap(unmap);
-        let reachable =
+        let removed =
             unmapped.map_err(|error| Refusal::of_memory(unmap.address, unmap.size, &error))?;
         let answer = self.answer(header, &Reply::Unmapped(*unmap));
-        if reachable {
-            device.set_memory(self.memory.memory(), MemoryChange::Removed, answer);
+        if let Some(change) = removed {
+            device.set_memory(self.memory.memory(), change, answer);
         } else {
             answer.done();
         }

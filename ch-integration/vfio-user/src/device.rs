@@ -45,8 +45,8 @@ pub trait Device {
     /// Resets the function (VFIO_USER_DEVICE_RESET).
     fn reset(&mut self, answer: Answer);
 
-    /// Guest memory is this from now on. After [`MemoryChange::Removed`] an answer says that what went is not touched any
-    /// more; with [`MemoryChange::Added`] it can be given at once.
+    /// Guest memory is this from now on. After [`Removed`](MemoryChange::Removed) an answer says that what went is not touched any
+    /// more; with [`Added`](MemoryChange::Added) it can be given at once.
     fn set_memory(&mut self, memory: &DmaMemory, change: MemoryChange, answer: Answer);
 
     /// Runs `change` on the device's interrupts, under whatever lock they have, and looks at what it did.

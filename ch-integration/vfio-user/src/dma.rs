@@ -14,11 +14,11 @@ use std::io::Error as IoError;
 use std::mem;
 use std::os::fd::OwnedFd;
 use std::ptr::null_mut;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use log::error;
 use rpds::RedBlackTreeMapSync;
-use rustix::fs::{fcntl_get_seals, fstat};
+use rustix::fs::{OFlags, fcntl_get_seals, fcntl_getfl, fstat};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use thiserror::Error;
@@ -33,6 +33,9 @@ use crate::foreign::ForeignFile;
 use crate::limits::{MAX_DMA_MAPS, PAGE_SIZE};
 use crate::wire::{DmaMap, DmaUnmap};
 
+/// A guest without a vIOMMU has no more ranges than this.
+const FEW: usize = 16;
+
 /// What a device may reach of its guest's memory at one moment.
 ///
 /// A value of it never changes. The next one, with a map more or less, shares all but a path of it: making it, cloning it
@@ -41,14 +44,33 @@ use crate::wire::{DmaMap, DmaUnmap};
 #[derive(Clone, Debug, Default)]
 pub struct DmaMemory {
     regions: RedBlackTreeMapSync<u64, Arc<GuestRegionMmap>>,
+    /// The same, where there are few: a look-up there is several times as fast.
+    few: Option<GuestMemoryMmap>,
 }
 
 impl DmaMemory {
-    /// The same for who needs vm-memory's own type. It takes time that grows with the number of maps.
-    pub fn to_mmap(&self) -> GuestMemoryMmap {
-        let regions = self.regions.values().cloned().collect();
-        // Sorted, and checked not to overlap.
-        GuestMemoryMmap::from_arc_regions(regions).unwrap_or_default()
+    fn new(regions: RedBlackTreeMapSync<u64, Arc<GuestRegionMmap>>) -> Self {
+        let few = (regions.size() <= FEW).then(|| {
+            let regions = regions.values().cloned().collect();
+            // Sorted, and checked not to overlap.
+            GuestMemoryMmap::from_arc_regions(regions).unwrap_or_default()
+        });
+        Self { regions, few }
+    }
+}
+
+/// It takes time that grows with the square of the number of regions.
+impl From<GuestMemoryMmap> for DmaMemory {
+    fn from(mut memory: GuestMemoryMmap) -> Self {
+        let ranges = memory.iter().map(|it| (it.start_addr(), it.len()));
+        let mut regions = RedBlackTreeMapSync::default();
+        for (start, size) in ranges.collect::<Vec<_>>() {
+            if let Ok((rest, region)) = memory.remove_region(start, size) {
+                regions.insert_mut(start.0, region);
+                memory = rest;
+            }
+        }
+        Self::new(regions)
     }
 }
 
@@ -60,6 +82,9 @@ impl GuestMemoryBackend for DmaMemory {
     }
 
     fn find_region(&self, address: GuestAddress) -> Option<&GuestRegionMmap> {
+        if let Some(few) = &self.few {
+            return few.find_region(address);
+        }
         let (_, region) = self.regions.range(..=address.0).next_back()?;
         (address <= region.last_addr()).then_some(region.as_ref())
     }
@@ -115,9 +140,19 @@ impl MapError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryChange {
     /// Something was added; what the device had stays as it was.
-    Added,
+    Added {
+        /// It lies between this guest address
+        first: u64,
+        /// and this one, both included.
+        last: u64,
+    },
     /// Something was taken away, and must not be touched once the device has answered.
-    Removed,
+    Removed {
+        /// It lies between this guest address
+        first: u64,
+        /// and this one, both included.
+        last: u64,
+    },
 }
 
 /// A map.
@@ -175,7 +210,7 @@ impl Drop for Mapping {
 /// A file of memory that is as long as the map of it.
 #[derive(Debug)]
 struct MemoryFile {
-    file: File,
+    file: Arc<File>,
     /// Bytes of its pages, a power of two; tmpfs may name larger ones than it has.
     page: u64,
 }
@@ -189,6 +224,40 @@ pub(crate) struct DmaTable {
     retired: Vec<Backing>,
     wake: Arc<OwnedFd>,
     losses: u64,
+    files: Files,
+}
+
+/// Files that are open already: a guest behind a vIOMMU has thousands of maps of one file, and each message brings a file
+/// descriptor of its own.
+#[derive(Debug, Default)]
+struct Files(BTreeMap<FileIdentity, Weak<File>>);
+
+/// Device and inode, which no other file has while it is open, and how it may be accessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct FileIdentity {
+    device: u64,
+    inode: u64,
+    mode: u32,
+}
+
+impl Files {
+    /// More of them are kept open each by itself.
+    const MAX: usize = 64;
+
+    /// The file that is open already, or this one.
+    fn share(&mut self, file: File, identity: FileIdentity) -> Arc<File> {
+        if let Some(open) = self.0.get(&identity).and_then(Weak::upgrade) {
+            return open;
+        }
+        if self.0.len() >= Self::MAX {
+            self.0.retain(|_, file| file.strong_count() > 0);
+        }
+        let file = Arc::new(file);
+        if self.0.len() < Self::MAX {
+            self.0.insert(identity, Arc::downgrade(&file));
+        }
+        file
+    }
 }
 
 impl DmaTable {
@@ -200,6 +269,7 @@ impl DmaTable {
             retired: Vec::new(),
             wake,
             losses: losses(),
+            files: Files::default(),
         }
     }
 
@@ -207,12 +277,12 @@ impl DmaTable {
         &self.memory
     }
 
-    /// Takes one map in, or none of it. Returns whether the device can reach more than before.
+    /// Takes one map in, or none of it. Returns what the device can reach besides, if anything.
     pub(crate) fn map(
         &mut self,
         map: &DmaMap,
         file: Option<ForeignFile>,
-    ) -> Result<bool, MapError> {
+    ) -> Result<Option<MemoryChange>, MapError> {
         let unaligned = !(map.address | map.size | map.offset).is_multiple_of(PAGE_SIZE);
         let end = map.address.checked_add(map.size);
         let (Some(end), false, 1..) = (end, unaligned, map.size) else {
@@ -229,18 +299,23 @@ impl DmaTable {
             return Err(MapError::TooMany);
         }
         let memory = match file {
-            Some(file) => Some(self.back(map, check_file(file, map)?)?),
+            Some(file) => {
+                let file = check_file(file, map, &mut self.files)?;
+                Some(self.back(map, file)?)
+            }
             None if map.writeable => return Err(MapError::NoFile),
             None => None,
         };
         let reachable = memory.is_some();
         if let Some(backing) = &memory {
-            let region = backing.region.clone();
-            self.memory.regions.insert_mut(map.address, region);
+            let mut regions = self.memory.regions.clone();
+            regions.insert_mut(map.address, backing.region.clone());
+            self.memory = DmaMemory::new(regions);
         }
         let size = map.size;
         self.maps.insert(map.address, Mapped { size, memory });
-        Ok(reachable)
+        let (first, last) = (map.address, end.saturating_sub(1));
+        Ok(reachable.then_some(MemoryChange::Added { first, last }))
     }
 
     fn back(&self, map: &DmaMap, file: MemoryFile) -> Result<Backing, MapError> {
@@ -255,7 +330,7 @@ impl DmaTable {
         let (mapping, inside) = Mapping::new(&file, map, protection).map_err(system)?;
         let start = mapping.start.wrapping_add(inside);
         let built = MmapRegionBuilder::new(size)
-            .with_file_offset(FileOffset::new(file.file, map.offset))
+            .with_file_offset(FileOffset::from_arc(file.file, map.offset))
             .with_mmap_prot(i32::try_from(protection.bits()).unwrap_or(0))
             .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE);
         // SAFETY: `size` bytes from `start` lie in the mapping, which is kept beside the region: the last to have the
@@ -274,13 +349,16 @@ impl DmaTable {
     }
 
     /// Takes away every map that lies in the range, as VFIO's type 1 does in its second version: a range without maps is
-    /// no error, and one that cuts a map is, and changes nothing. Returns whether the device can reach less than before.
-    pub(crate) fn unmap(&mut self, unmap: &DmaUnmap) -> Result<bool, MapError> {
+    /// no error, and one that cuts a map is, and changes nothing. Returns what the device can reach no more, if anything.
+    pub(crate) fn unmap(&mut self, unmap: &DmaUnmap) -> Result<Option<MemoryChange>, MapError> {
         if unmap.all() {
             if unmap.address != 0 || unmap.size != 0 {
                 return Err(MapError::Alignment);
             }
-            return Ok(self.clear());
+            let (first, last) = (0, u64::MAX);
+            return Ok(self
+                .clear()
+                .then_some(MemoryChange::Removed { first, last }));
         }
         let unaligned = !(unmap.address | unmap.size).is_multiple_of(PAGE_SIZE);
         let last = unmap.size.checked_sub(1);
@@ -298,27 +376,28 @@ impl DmaTable {
         {
             return Err(MapError::Partial);
         }
-        let mut reachable = false;
-        while let Some((&start, _)) = self.maps.range(unmap.address..=last).next() {
-            reachable |= self.take_away(start);
-        }
-        Ok(reachable)
+        let removed = self.take_away(unmap.address, last);
+        let first = unmap.address;
+        Ok(removed.then_some(MemoryChange::Removed { first, last }))
     }
 
     /// Takes everything away. Returns whether the device can reach less than before.
     pub(crate) fn clear(&mut self) -> bool {
-        let mut reachable = false;
-        while let Some((&start, _)) = self.maps.first_key_value() {
-            reachable |= self.take_away(start);
-        }
-        reachable
+        self.take_away(0, u64::MAX)
     }
 
-    fn take_away(&mut self, start: u64) -> bool {
-        let backing = self.maps.remove(&start).and_then(|mapped| mapped.memory);
-        let reachable = backing.is_some();
-        self.memory.regions.remove_mut(&start);
-        self.retired.extend(backing);
+    fn take_away(&mut self, first: u64, last: u64) -> bool {
+        let mut regions = self.memory.regions.clone();
+        let before = regions.size();
+        while let Some((&start, _)) = self.maps.range(first..=last).next() {
+            let backing = self.maps.remove(&start).and_then(|mapped| mapped.memory);
+            self.retired.extend(backing);
+            regions.remove_mut(&start);
+        }
+        let reachable = regions.size() < before;
+        if reachable {
+            self.memory = DmaMemory::new(regions);
+        }
         reachable
     }
 
@@ -363,7 +442,7 @@ impl Drop for DmaTable {
 /// Only memory has pages at once: a page of a file on FUSE or on a network is there when its server pleases, and whoever
 /// waits for it cannot be stopped; nor can who asks such a file for its size. Files of memory are told by having seals,
 /// none set or not, which asks no file system: memfds, and all of tmpfs and hugetlbfs (fcntl(2), F_GET_SEALS).
-fn check_file(file: ForeignFile, map: &DmaMap) -> Result<MemoryFile, MapError> {
+fn check_file(file: ForeignFile, map: &DmaMap, files: &mut Files) -> Result<MemoryFile, MapError> {
     let is_memory = file
         .file()
         .is_some_and(|file| fcntl_get_seals(file).is_ok());
@@ -382,5 +461,12 @@ fn check_file(file: ForeignFile, map: &DmaMap) -> Result<MemoryFile, MapError> {
         return Err(MapError::NotMemory);
     }
     let page = page.max(PAGE_SIZE);
+    let mode = fcntl_getfl(&file).map_err(IoError::from)? & OFlags::ACCMODE;
+    let identity = FileIdentity {
+        device: of.st_dev,
+        inode: of.st_ino,
+        mode: mode.bits(),
+    };
+    let file = files.share(file, identity);
     Ok(MemoryFile { file, page })
 }

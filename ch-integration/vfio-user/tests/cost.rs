@@ -8,6 +8,7 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -49,7 +50,10 @@ fn the_ten_thousandth_map_costs_what_the_first_ones_did() {
         let bytes = ALLOCATED.load(Ordering::Relaxed) - before;
         (bytes / 100, start.elapsed() / 100)
     };
+    let files = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = files();
     let costs: Vec<_> = (0..100).map(&mut hundred).collect();
+    assert!(files() < before + 16, "a file a map: {}", files());
     let (early, late) = (costs[1], costs[99]);
     println!("the second hundred: {early:?} each, the last of 10 000: {late:?} each");
     // The one grows with the logarithm. A copied list would be 80 000 bytes by then.

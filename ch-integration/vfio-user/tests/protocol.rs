@@ -152,7 +152,7 @@ fn guest_memory_is_shared_and_taken_away() {
     assert_eq!(&bytes, b"abc");
     assert!(memory.find_region(GuestAddress(0xf_ffff)).is_none());
     assert!(memory.find_region(GuestAddress(0x10_2000)).is_none());
-    assert_eq!(memory.to_mmap().num_regions(), 1);
+    assert_eq!(memory.num_regions(), 1);
     client.unmap(0, 0x10_0000, 2 * PAGE).unwrap();
     assert_eq!(server.seen.memory.lock().unwrap().num_regions(), 0);
     // Who still has the old value may go on with it.

@@ -9,11 +9,10 @@ use std::time::Instant;
 
 use virtio_gpu_s3::{Gpu, LookError, Picture, Seen};
 use virtio_pci_freeze::{ActivationKind, HoldReason, QueueSetup, ResetKind};
-use vm_memory::bitmap::Bitmap;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{GuestMemoryAtomic, GuestMemoryLoadGuard};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::frontend::Frontend;
+use crate::frontend::{Frontend, Memory};
 use crate::status::WorkerStatus;
 
 /// Where one answer goes. Whoever asked may have given up.
@@ -35,10 +34,10 @@ pub trait GpuAccess {
 pub type Job = Box<dyn FnOnce(&mut dyn GpuAccess) + Send>;
 
 /// What the driver set up when it set DRIVER_OK, with the memory that it set it up in.
-pub struct Activation<B: Bitmap + Send + Sync + 'static> {
+pub struct Activation<M: Memory> {
     /// Guest memory. It belongs to this activation and the ones of the same guest: a VMM may replace what is in it, and
     /// the memory of another guest is another one.
-    pub memory: GuestMemoryAtomic<GuestMemoryMmap<B>>,
+    pub memory: GuestMemoryAtomic<M>,
     /// The negotiated features, as a mask.
     pub features: u64,
     /// What the reset before this was.
@@ -49,7 +48,7 @@ pub struct Activation<B: Bitmap + Send + Sync + 'static> {
     pub doorbells: Vec<(u16, EventFd)>,
 }
 
-impl<B: Bitmap + Send + Sync + 'static> Debug for Activation<B> {
+impl<M: Memory> Debug for Activation<M> {
     fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
         f.debug_struct("Activation")
             .field("features", &self.features)
@@ -81,7 +80,7 @@ pub enum Told {
 /// What is asked, in order. What a guest can repeat without end does not come this way, or is one command however often
 /// it is repeated: see [`Mailbox`](crate::mailbox::Mailbox).
 pub(crate) enum Command<F: Frontend> {
-    Activate(Box<Activation<F::Bitmap>>),
+    Activate(Box<Activation<F::Memory>>),
     Reset {
         kind: ResetKind,
         ticket: F::Ticket,
@@ -106,12 +105,21 @@ pub(crate) enum Command<F: Frontend> {
         shut: bool,
         reply: Reply<bool>,
     },
-    /// Guest memory was replaced: answer once nothing uses the old mappings any more.
-    FollowMemory {
-        /// The old mappings, kept until then.
-        old: Option<GuestMemoryLoadGuard<GuestMemoryMmap<F::Bitmap>>>,
-        reply: Reply<()>,
-    },
+    FollowMemory(MemoryFollowed<F::Memory>),
     Status(Reply<WorkerStatus>),
     Job(Job),
 }
+
+/// Guest memory was replaced: tell once nothing uses what went any more.
+pub(crate) struct MemoryFollowed<M: Memory> {
+    /// All that changed lies from this guest address
+    pub(crate) first: u64,
+    /// to this one, both included.
+    pub(crate) last: u64,
+    /// What was there before, kept until then.
+    pub(crate) old: Option<GuestMemoryLoadGuard<M>>,
+    pub(crate) done: Done,
+}
+
+/// Tells who waits. It is dropped where the worker ends before.
+pub type Done = Box<dyn FnOnce() + Send>;

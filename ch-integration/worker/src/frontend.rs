@@ -4,17 +4,22 @@
 //! What a worker needs of whoever stands between it and a VMM.
 
 use virtio_pci_freeze::{FreezeTicket, HoldReason, ResetOutcome};
-use vm_memory::bitmap::Bitmap;
+use vm_memory::GuestMemoryBackend;
 
 /// Sizes of the control and the cursor queue. QEMU's are 64 and 16, crosvm's 512 and 16; a longer control queue lets
 /// a driver batch, and 256 descriptors still fit one page.
 pub const QUEUE_SIZES: [u16; 2] = [256, 16];
 
+/// Guest memory at one moment, a value that does not change; the default one is empty.
+pub trait Memory: GuestMemoryBackend + Default + Send + Sync + 'static {}
+
+impl<M: GuestMemoryBackend + Default + Send + Sync + 'static> Memory for M {}
+
 /// The device's registers and interrupts, wherever they are. Called on the worker's thread; no method may wait for the
 /// worker.
 pub trait Frontend: Send + Sync + 'static {
-    /// How the VMM tracks dirty memory.
-    type Bitmap: Bitmap + Send + Sync + 'static;
+    /// Guest memory, as the VMM has it.
+    type Memory: Memory;
     /// What a reset is asked with, and answered.
     type Ticket: Send + 'static;
 

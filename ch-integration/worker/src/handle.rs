@@ -16,10 +16,10 @@ use thiserror::Error;
 use virtio_gpu_s3::Gpu;
 use virtio_gpu_s3::saved_state::{SaveError, SavedGpu};
 use virtio_pci_freeze::{FreezeTicket, QueueSetup, ResetKind};
-use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
 use crate::answer::{Answered, wait};
-use crate::command::{Activation, Command, Job, Reply, Told};
+use crate::command::{Activation, Command, Done, Job, MemoryFollowed, Reply, Told};
 use crate::events::{Event, EventLog};
 use crate::frontend::Frontend;
 use crate::gate::Gate;
@@ -61,7 +61,7 @@ impl<F: Frontend> WorkerLink<F> {
     }
 
     /// The driver set DRIVER_OK. Nothing is served before [`serve`](Self::serve).
-    pub fn activate(&self, activation: Activation<F::Bitmap>) {
+    pub fn activate(&self, activation: Activation<F::Memory>) {
         self.mailbox.post(Command::Activate(Box::new(activation)));
     }
 
@@ -250,29 +250,56 @@ impl<F: Frontend> WorkerHandle<F> {
     /// # Errors
     /// No answer came: what was unmapped must stay mapped in this process.
     pub fn memory_changed(&self) -> Answered<()> {
-        self.ask(|reply| Command::FollowMemory { old: None, reply })
+        let (reply, answer) = sync_channel(1);
+        self.link.mailbox.post_memory(MemoryFollowed {
+            first: 0,
+            last: u64::MAX,
+            old: None,
+            done: tell(reply),
+        });
+        wait(&answer)
     }
 
-    /// Puts `new` in the place of what is in `memory`. When this returns the old mappings are used no more, and are gone.
-    /// There is no giving up, as with [`stop`](Self::stop).
+    /// Puts `new` in the place of what is in `memory`, from which it differs from one guest address to another at most, both
+    /// included, and has `done` called when the old mappings are used no more, and are gone. It waits for nobody.
     pub fn replace_memory(
         &self,
-        memory: &GuestMemoryAtomic<GuestMemoryMmap<F::Bitmap>>,
-        new: GuestMemoryMmap<F::Bitmap>,
+        memory: &GuestMemoryAtomic<F::Memory>,
+        new: F::Memory,
+        (first, last): (u64, u64),
+        done: Done,
     ) {
-        let served = self.is_serving();
-        // What is shown may lie in memory that goes.
-        self.rest();
         let old = Some(memory.memory());
         let guard = memory.lock().unwrap_or_else(PoisonError::into_inner);
         guard.replace(new);
-        let (reply, done) = sync_channel(1);
-        self.link.mailbox.post(Command::FollowMemory { old, reply });
-        wait_long(&done, "has guest memory that was unmapped");
-        if served {
-            // No doorbell rang: what a driver offered is found in memory, where its rings still are.
-            self.link.gate.open();
-            self.link.mailbox.tell();
+        self.link.mailbox.post_memory(MemoryFollowed {
+            first,
+            last,
+            old,
+            done,
+        });
+    }
+
+    /// The same for a `new` that has more than there was: nothing goes, and there is mostly nothing to wait for.
+    pub fn add_memory(
+        &self,
+        memory: &GuestMemoryAtomic<F::Memory>,
+        new: F::Memory,
+        range: (u64, u64),
+        done: Done,
+    ) {
+        let guard = memory.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.replace(new);
+        if self.link.mailbox.misses_memory() {
+            let (first, last) = range;
+            self.link.mailbox.post_memory(MemoryFollowed {
+                first,
+                last,
+                old: None,
+                done,
+            });
+        } else {
+            done();
         }
     }
 
@@ -343,6 +370,13 @@ impl<F: Frontend> Drop for WorkerHandle<F> {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Whoever waits may have given up.
+fn tell(reply: Reply<()>) -> Done {
+    Box::new(move || {
+        let _ = reply.send(());
+    })
 }
 
 /// Waits for what must happen before the guest goes on. There is no giving up, unless the worker is gone.

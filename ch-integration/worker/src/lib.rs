@@ -29,10 +29,10 @@ mod worker;
 
 pub use answer::{Answered, NoAnswer, PATIENCE};
 pub use build::{BuildError, RING_FEATURES, build_gpu, new_config, new_renderer, new_renderer_in};
-pub use command::{Activation, GpuAccess, Job, Told};
+pub use command::{Activation, Done, GpuAccess, Job, Told};
 pub use controlled::{Controlled, save_screens};
 pub use events::{Event, EventKind, EventLog, micros};
-pub use frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport};
+pub use frontend::{Completion, ConfigChange, Frontend, Memory, QUEUE_SIZES, ResetReport};
 pub use handle::{StartFailure, WorkerHandle, WorkerLink};
 pub use options::{
     Backend, DeviceOptions, GpuOption, HoldList, LayoutOption, OptionError, OutputSize,

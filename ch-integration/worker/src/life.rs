@@ -7,39 +7,38 @@ use std::mem;
 use std::time::Instant;
 
 use virtio_pci_freeze::{ActivationKind, RingPosition};
-use vm_memory::bitmap::Bitmap;
 
-use crate::frontend::QUEUE_SIZES;
+use crate::frontend::{Memory, QUEUE_SIZES};
 use crate::session::{MemoryGuard, Session};
 use crate::status::Life as LifeStatus;
 
 /// What the device does. Each state owns what exists only in it.
-pub(crate) enum Life<B: Bitmap + Send + Sync + 'static> {
-    Stopped(Left<B>),
-    Running(Box<Session<B>>),
+pub(crate) enum Life<M: Memory> {
+    Stopped(Left<M>),
+    Running(Box<Session<M>>),
     /// By the driver (VIRTIO 1.4 §3.4).
-    Suspended(Box<Session<B>>),
+    Suspended(Box<Session<M>>),
 }
 
 /// What the last reset left.
-pub(crate) enum Left<B: Bitmap + Send + Sync + 'static> {
+pub(crate) enum Left<M: Memory> {
     Nothing,
     /// The GPU's state, and the session, whose answers may be owed to a driver that gets its queues back.
     Retained {
-        session: Box<Session<B>>,
+        session: Box<Session<M>>,
         since: Instant,
     },
 }
 
-impl<B: Bitmap + Send + Sync + 'static> Default for Life<B> {
+impl<M: Memory> Default for Life<M> {
     fn default() -> Self {
         Self::Stopped(Left::Nothing)
     }
 }
 
-impl<B: Bitmap + Send + Sync + 'static> Life<B> {
+impl<M: Memory> Life<M> {
     /// The activation, while there is one.
-    pub(crate) fn session(&mut self) -> Option<&mut Session<B>> {
+    pub(crate) fn session(&mut self) -> Option<&mut Session<M>> {
         match self {
             Self::Running(session) | Self::Suspended(session) => Some(session),
             Self::Stopped(_) => None,
@@ -47,7 +46,7 @@ impl<B: Bitmap + Send + Sync + 'static> Life<B> {
     }
 
     /// The guest's memory, of one that sleeps too.
-    pub(crate) fn memory(&self) -> Option<MemoryGuard<B>> {
+    pub(crate) fn memory(&self) -> Option<MemoryGuard<M>> {
         match self {
             Self::Running(session)
             | Self::Suspended(session)
@@ -68,7 +67,7 @@ impl<B: Bitmap + Send + Sync + 'static> Life<B> {
     /// The driver set DRIVER_OK. Returns since when state was retained for it.
     pub(crate) fn activate(
         &mut self,
-        mut session: Box<Session<B>>,
+        mut session: Box<Session<M>>,
         kind: ActivationKind,
     ) -> Option<Instant> {
         let since = match mem::take(self) {

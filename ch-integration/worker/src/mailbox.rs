@@ -17,7 +17,7 @@ use virtio_pci_freeze::FreezeTicket;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::command::Command;
+use crate::command::{Command, MemoryFollowed};
 use crate::frontend::Frontend;
 use crate::session::bit;
 
@@ -38,6 +38,16 @@ struct Signals {
     ended: AtomicBool,
     freeze: Freeze,
     config: ConfigWrites,
+    memory: Follows,
+}
+
+/// What is known of guest memory that went.
+#[derive(Debug, Default)]
+struct Follows {
+    /// Words of it that are under way.
+    posted: AtomicU32,
+    /// The device lacks some, and wants to hear of what comes.
+    missed: AtomicBool,
 }
 
 /// The guest's newest word on freezing. A guest that freezes and unfreezes in a loop has one command under way.
@@ -134,6 +144,18 @@ impl<F: Frontend> Mailbox<F> {
         if !config.posted.swap(true, Ordering::AcqRel) {
             self.post(Command::ConfigWritten);
         }
+    }
+
+    /// Guest memory was replaced.
+    pub(crate) fn post_memory(&self, followed: MemoryFollowed<F::Memory>) {
+        self.signals.memory.posted.fetch_add(1, Ordering::SeqCst);
+        self.post(Command::FollowMemory(followed));
+    }
+
+    /// Whether the device wants to hear of memory that is added. To be asked when it is there.
+    pub(crate) fn misses_memory(&self) -> bool {
+        let memory = &self.signals.memory;
+        memory.posted.load(Ordering::SeqCst) != 0 || memory.missed.load(Ordering::SeqCst)
     }
 
     /// These queues' doorbells rang.
@@ -281,6 +303,20 @@ impl<F: Frontend> Inbox<F> {
         }
     }
 
+    /// What was posted of guest memory is done, and whether the device lacks some now.
+    pub(crate) fn memory_followed(&self, misses: bool) {
+        let memory = &self.signals.memory;
+        if misses {
+            memory.missed.store(true, Ordering::SeqCst);
+        }
+        memory.posted.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Nothing of the guest is left that could lack memory.
+    pub(crate) fn forget_missed_memory(&self) {
+        self.signals.memory.missed.store(false, Ordering::SeqCst);
+    }
+
     /// Whether the renderer told of something since the last call.
     pub(crate) fn take_renderer_news(&self) -> bool {
         let told = &self.signals.renderer;
@@ -336,6 +372,7 @@ mod tests {
     use std::time::Instant;
 
     use virtio_pci_freeze::ResetOutcome;
+    use vm_memory::GuestMemoryMmap;
 
     use super::*;
     use crate::frontend::{Completion, ConfigChange, ResetReport};
@@ -343,7 +380,7 @@ mod tests {
     struct Nobody;
 
     impl Frontend for Nobody {
-        type Bitmap = ();
+        type Memory = GuestMemoryMmap;
         type Ticket = ();
 
         fn queue_used(&self, _: u16) {}
@@ -396,7 +433,7 @@ mod tests {
         (0..CAPACITY).for_each(|_| mailbox.post(Command::Discard));
         assert!(!inbox.is_ended());
         let (reply, answer) = sync_channel(1);
-        mailbox.post(Command::FollowMemory { old: None, reply });
+        mailbox.post(Command::LookBeforeSleep(reply));
         assert!(answer.recv().is_err());
         assert!(inbox.is_ended());
         assert_eq!(count(&mut inbox), CAPACITY);

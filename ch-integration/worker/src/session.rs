@@ -11,13 +11,9 @@ use virtio_gpu_s3::protocol::Queue as QueueKind;
 use virtio_gpu_s3::{Completed, Gpu, Outcome, Request, Response, Token};
 use virtio_pci_freeze::{QueueSetup, RingPosition};
 use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
-use vm_memory::bitmap::Bitmap;
-use vm_memory::{
-    Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend,
-    GuestMemoryLoadGuard, GuestMemoryMmap,
-};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard};
 
-use crate::frontend::QUEUE_SIZES;
+use crate::frontend::{Memory, QUEUE_SIZES};
 use crate::gate::Gate;
 
 /// Buffers taken from one queue before the worker looks at commands again, so that a guest that never stops cannot
@@ -27,7 +23,7 @@ const BATCH: usize = 64;
 /// Bytes of a descriptor that are read in any case.
 const SHORT: usize = 64;
 
-pub(crate) type MemoryGuard<B> = GuestMemoryLoadGuard<GuestMemoryMmap<B>>;
+pub(crate) type MemoryGuard<M> = GuestMemoryLoadGuard<M>;
 
 /// Where a buffer can be written: addresses of the guest, which stay good if the VMM maps its memory elsewhere.
 type Room = Vec<(GuestAddress, usize)>;
@@ -91,8 +87,8 @@ pub(crate) struct Served {
 }
 
 /// Between DRIVER_OK and the reset that ends it.
-pub(crate) struct Session<B: Bitmap + Send + Sync + 'static> {
-    memory: GuestMemoryAtomic<GuestMemoryMmap<B>>,
+pub(crate) struct Session<M: Memory> {
+    memory: GuestMemoryAtomic<M>,
     event_idx: bool,
     /// By number; empty where one does not run, or is being served.
     queues: [Option<Queue>; QUEUE_SIZES.len()],
@@ -101,8 +97,8 @@ pub(crate) struct Session<B: Bitmap + Send + Sync + 'static> {
     owed: Vec<Owed>,
 }
 
-impl<B: Bitmap + Send + Sync + 'static> Session<B> {
-    pub(crate) fn new(memory: GuestMemoryAtomic<GuestMemoryMmap<B>>, event_idx: bool) -> Self {
+impl<M: Memory> Session<M> {
+    pub(crate) fn new(memory: GuestMemoryAtomic<M>, event_idx: bool) -> Self {
         Self {
             memory,
             event_idx,
@@ -112,7 +108,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
         }
     }
 
-    pub(crate) fn memory(&self) -> MemoryGuard<B> {
+    pub(crate) fn memory(&self) -> MemoryGuard<M> {
         self.memory.memory()
     }
 
@@ -177,11 +173,18 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
                 continue;
             };
             // A VMM may have unmapped it for a while; a doorbell says that it should be there.
-            if has_buffers(queue, &memory).unwrap_or(false) {
+            if has_buffers(queue, &*memory).unwrap_or(false) {
                 self.ready |= bit(index);
             }
         }
         self.ready != 0
+    }
+
+    /// Whether all rings are in memory.
+    pub(crate) fn has_its_rings(&self) -> bool {
+        let memory = self.memory.memory();
+        let mut queues = self.queues.iter().flatten();
+        queues.all(|queue| queue.is_valid(&*memory))
     }
 
     /// Before a sleep. Returns whether a driver was faster.
@@ -202,13 +205,12 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
     /// One batch from each queue that has work.
     pub(crate) fn serve(&mut self, executor: &mut Executor, gate: &Gate) -> Served {
         let mut served = Served::default();
-        let memory = self.memory.memory();
         let ready = mem::take(&mut self.ready);
         for index in (0..).take(QUEUE_SIZES.len()) {
             if ready & bit(index) == 0 {
                 continue;
             }
-            match self.serve_queue(index, &memory, executor, gate) {
+            match self.serve_queue(index, executor, gate) {
                 Ok(Batch { more, notify }) => {
                     self.ready |= if more { bit(index) } else { 0 };
                     served.notify |= if notify { bit(index) } else { 0 };
@@ -224,7 +226,6 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
     fn serve_queue(
         &mut self,
         index: u16,
-        memory: &MemoryGuard<B>,
         executor: &mut Executor,
         gate: &Gate,
     ) -> Result<Batch, QueueError> {
@@ -232,7 +233,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
         let Some(mut queue) = slot.and_then(Option::take) else {
             return Ok(Batch::default());
         };
-        let batch = self.drain((index, &mut queue), memory, executor, gate);
+        let batch = self.drain((index, &mut queue), executor, gate);
         if let Some(slot) = self.queues.get_mut(usize::from(index)) {
             *slot = Some(queue);
         }
@@ -243,28 +244,30 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
     fn drain(
         &mut self,
         (index, queue): (u16, &mut Queue),
-        memory: &MemoryGuard<B>,
         executor: &mut Executor,
         gate: &Gate,
     ) -> Result<Batch, QueueError> {
         let mut batch = Batch::default();
         let mut used = false;
-        queue.disable_notification(&**memory)?;
+        let mut memory = self.memory.memory();
+        queue.disable_notification(&*memory)?;
         for _ in 0..BATCH {
-            batch.more = gate.may_take() && has_buffers(queue, memory)?;
+            batch.more = gate.may_take() && has_buffers(queue, &*memory)?;
             if !batch.more {
                 break;
             }
+            // A driver behind a vIOMMU maps a buffer just before it offers it.
+            memory = self.memory.memory();
             // What is there and cannot be read would be there for ever.
             let chain = queue.iter(memory.clone())?.next();
             let chain = chain.ok_or(QueueError::InvalidAvailRingIndex)?;
             let head = chain.head_index();
-            if let Some(written) = self.process(index, chain, memory, executor) {
-                queue.add_used(&**memory, head, written)?;
+            if let Some(written) = self.process(index, chain, &memory, executor) {
+                queue.add_used(&*memory, head, written)?;
                 used = true;
             }
         }
-        batch.notify = used && queue.needs_notification(&**memory)?;
+        batch.notify = used && queue.needs_notification(&*memory)?;
         Ok(batch)
     }
 
@@ -272,8 +275,8 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
     fn process(
         &mut self,
         index: u16,
-        chain: DescriptorChain<MemoryGuard<B>>,
-        memory: &MemoryGuard<B>,
+        chain: DescriptorChain<MemoryGuard<M>>,
+        memory: &MemoryGuard<M>,
         executor: &mut Executor,
     ) -> Option<u32> {
         let head = chain.head_index();
@@ -304,7 +307,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
                     start(request.head()),
                     start(response.bytes())
                 );
-                Some(write_answer(room, response, memory))
+                Some(write_answer(room, response, &**memory))
             }
             Outcome::Deferred(token) => {
                 let (spare_room, spare) = spares.pop().unwrap_or_default();
@@ -350,7 +353,7 @@ impl<B: Bitmap + Send + Sync + 'static> Session<B> {
             let Some(Some(queue)) = queues.get_mut(usize::from(owed.queue)) else {
                 continue;
             };
-            match use_buffer(queue, &owed, &memory) {
+            match use_buffer(queue, &owed, &*memory) {
                 Ok(()) => used |= bit(owed.queue),
                 Err(error) => broken.push((owed.queue, error)),
             }
@@ -390,10 +393,10 @@ struct Batch {
 impl Executor {
     /// Reads what is to be read of a buffer, and notes where it can be written. `None` of one that is not all in guest
     /// memory, or longer than any address (VIRTIO 1.4 §2.7.5.2).
-    fn take<B: Bitmap + Send + Sync + 'static>(
+    fn take<M: Memory>(
         &mut self,
-        chain: DescriptorChain<MemoryGuard<B>>,
-        memory: &MemoryGuard<B>,
+        chain: DescriptorChain<MemoryGuard<M>>,
+        memory: &MemoryGuard<M>,
     ) -> Option<()> {
         self.readable.clear();
         self.room.clear();
@@ -421,11 +424,7 @@ impl Executor {
 }
 
 /// Gives a buffer back with its answer.
-fn use_buffer<B: Bitmap>(
-    queue: &mut Queue,
-    owed: &Owed,
-    memory: &GuestMemoryMmap<B>,
-) -> Result<(), QueueError> {
+fn use_buffer<M: Memory>(queue: &mut Queue, owed: &Owed, memory: &M) -> Result<(), QueueError> {
     let Some(answer) = &owed.answer else {
         return Ok(());
     };
@@ -433,7 +432,7 @@ fn use_buffer<B: Bitmap>(
     queue.add_used(memory, owed.head, written)
 }
 
-fn has_buffers<B: Bitmap>(queue: &Queue, memory: &GuestMemoryMmap<B>) -> Result<bool, QueueError> {
+fn has_buffers<M: Memory>(queue: &Queue, memory: &M) -> Result<bool, QueueError> {
     let available = queue.avail_idx(memory, Ordering::Acquire)?;
     Ok(available.0 != queue.next_avail())
 }
@@ -446,7 +445,7 @@ fn start(bytes: &[u8]) -> &[u8] {
 const CONTROL_QUEUE: u16 = 0;
 
 /// Writes an answer to its buffer. Returns its length; 0 where the memory is gone.
-fn write_answer<B: Bitmap>(room: &Room, response: &Response, memory: &GuestMemoryMmap<B>) -> u32 {
+fn write_answer<M: Memory>(room: &Room, response: &Response, memory: &M) -> u32 {
     let mut rest = response.bytes();
     for (address, length) in room {
         let (part, behind) = rest.split_at(rest.len().min(*length));
@@ -480,6 +479,7 @@ mod tests {
     use super::*;
     use virtio_gpu_s3::{Activation, GpuConfig, NullRenderer, OutputConfig};
     use virtio_gpu_s3_testing::request;
+    use vm_memory::GuestMemoryMmap;
 
     const DESCRIPTORS: u64 = 0x1000;
     const AVAILABLE: u64 = 0x4000;
@@ -487,7 +487,7 @@ mod tests {
     const REQUEST: u64 = 0x8000;
 
     /// A driver that offers the same request `count` times on the control queue.
-    fn offering(count: u16) -> (Session<()>, Executor, GuestMemoryMmap) {
+    fn offering(count: u16) -> (Session<GuestMemoryMmap>, Executor, GuestMemoryMmap) {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
         let request = request::get_display_info();
         let length = u32::try_from(request.len()).unwrap();
@@ -524,7 +524,7 @@ mod tests {
         (session, Executor::new(gpu, 4096), memory)
     }
 
-    fn taken(session: &Session<()>) -> u16 {
+    fn taken(session: &Session<GuestMemoryMmap>) -> u16 {
         session.positions()[0].next_avail
     }
 

@@ -21,7 +21,7 @@ use virtio_gpu_s3::{
 use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{ActivationKind, FreezeTicket};
 
-use crate::command::{Activation, Command, GpuAccess, Told};
+use crate::command::{Activation, Command, GpuAccess, MemoryFollowed, Told};
 use crate::events::{EventKind, EventLog, micros};
 use crate::frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES};
 use crate::gate::Gate;
@@ -70,7 +70,7 @@ pub(crate) struct Worker<F: Frontend> {
     gate: Arc<Gate>,
     events: Arc<EventLog>,
     inbox: Inbox<F>,
-    life: Life<F::Bitmap>,
+    life: Life<F::Memory>,
     settling: Option<Settling<F::Ticket>>,
     /// The freeze that is honoured.
     frozen: Option<FreezeTicket>,
@@ -270,12 +270,7 @@ impl<F: Frontend> Worker<F> {
                 let _ = reply.send(());
             }
             Command::Settle { shut, reply } => self.settling().asked.push((reply, shut)),
-            Command::FollowMemory { old, reply } => {
-                self.follow_memory();
-                drop(old);
-                // Where this fails nobody waits any more, as below.
-                let _ = reply.send(());
-            }
+            Command::FollowMemory(followed) => self.follow_memory(followed),
             Command::Status(reply) => drop(reply.send(self.status())),
             Command::Job(job) => {
                 job(self);
@@ -318,14 +313,34 @@ impl<F: Frontend> Worker<F> {
         }
     }
 
-    /// Also of a guest that sleeps: a renderer may have addresses in what went.
-    fn follow_memory(&mut self) {
-        let Some(memory) = self.life.memory() else {
-            return;
-        };
-        if let Err(error) = self.executor.gpu.memory_changed(&*memory) {
-            warn!("Resources have lost guest memory that was unmapped: {error}");
+    /// Also of a guest that sleeps: a renderer may have addresses in what went. Nothing here has the memory before any
+    /// longer, as each batch begins and ends with the newest.
+    fn follow_memory(&mut self, followed: MemoryFollowed<F::Memory>) {
+        let MemoryFollowed {
+            first,
+            last,
+            old,
+            done,
+        } = followed;
+        let gpu = &mut self.executor.gpu;
+        if let Some(old) = &old
+            && gpu.shows_memory_within(first, last)
+            && self.life.session().is_some()
+            && let Some(_inside) = self.gate.enter()
+        {
+            gpu.look_before_sleep(&**old);
         }
+        let mut misses = false;
+        if let Some(memory) = self.life.memory() {
+            if let Err(error) = gpu.memory_changed_within(first, last, &*memory) {
+                warn!("Resources have lost guest memory that was unmapped: {error}");
+                misses = true;
+            }
+            misses |= !self.life.session().is_none_or(|it| it.has_its_rings());
+        }
+        drop(old);
+        self.inbox.memory_followed(misses);
+        done();
     }
 
     fn look_before_sleep(&mut self) {
@@ -359,7 +374,7 @@ impl<F: Frontend> Worker<F> {
         Some(reason)
     }
 
-    fn activate(&mut self, activation: Activation<F::Bitmap>) {
+    fn activate(&mut self, activation: Activation<F::Memory>) {
         let Activation {
             memory,
             features,
@@ -420,6 +435,9 @@ impl<F: Frontend> Worker<F> {
             self.events.emit(EventKind::RendererCrashed { reason });
         }
         self.executor.gpu.reset(kind);
+        if kind == GpuResetKind::Full {
+            self.inbox.forget_missed_memory();
+        }
         self.renderer = match self.executor.gpu.renderer_failure() {
             Some(_) => Renderer::Lost,
             None => Renderer::Sound,

@@ -9,9 +9,12 @@ use tests::lab::Kernel;
 use tests::machine::Machine;
 
 use crate::on_every_kernel;
-use crate::rig::{Rig, SOFT_RESET};
+use crate::rig::{GPU_ADDRESS, Rig, SOFT_RESET};
 
-on_every_kernel!(the_display_survives_sleeps_of_a_guest_without_msi);
+on_every_kernel!(
+    the_display_survives_sleeps_of_a_guest_without_msi,
+    the_display_survives_sleeps_behind_an_iommu,
+);
 
 /// Each kernel on another way: 6.12 touches nothing, 6.1 resets, and 7.x sets up its queues again.
 fn the_display_survives_sleeps_of_a_guest_without_msi(kernel: Kernel) -> Result<()> {
@@ -28,6 +31,20 @@ fn the_display_survives_sleeps_of_a_guest_without_msi(kernel: Kernel) -> Result<
     let line = interrupts.lines().find(|line| line.contains("virtio0"));
     let line = line.context("the GPU has no interrupt")?;
     ensure!(line.contains("IO-APIC"), "it is no line: {line}");
+    draw_and_sleep(&rig)
+}
+
+fn the_display_survives_sleeps_behind_an_iommu(kernel: Kernel) -> Result<()> {
+    let options = match kernel {
+        Kernel::V6_1 | Kernel::V6_12 => &[][..],
+        Kernel::V7 => &SOFT_RESET,
+    };
+    let Some(rig) = Rig::start_machine("iommu", kernel, options, Machine::behind_iommu)? else {
+        return Ok(());
+    };
+    let path = format!("/sys/bus/pci/devices/{GPU_ADDRESS}/iommu_group/type");
+    let domain: String = rig.guest.call(Command::Read { path })?;
+    ensure!(domain.trim() == "DMA", "the domain is {domain}");
     draw_and_sleep(&rig)
 }
 

@@ -104,6 +104,16 @@ impl Gpu {
         self.give_up_unread();
     }
 
+    /// Whether what a scanout shows lies in guest memory from one address to another, both included.
+    pub fn shows_memory_within(&self, first: u64, last: u64) -> bool {
+        self.scanouts.iter().any(|scanout| {
+            let shown = scanout.binding.as_ref();
+            let resource = shown.and_then(|it| self.resources.peek(it.resource_id));
+            let backing = resource.and_then(|it| it.backing.as_ref());
+            backing.is_some_and(|it| it.touches(first, last))
+        })
+    }
+
     pub(super) fn give_up_unread(&mut self) {
         for scanout in &mut self.scanouts {
             scanout.give_up_unread();

@@ -158,10 +158,25 @@ impl Gpu {
         &mut self,
         memory: &M,
     ) -> Result<(), RendererError> {
+        self.memory_changed_within(0, u64::MAX, memory)
+    }
+
+    /// The same where only what lies from one guest address to another changed, both included: no other backing is
+    /// touched.
+    ///
+    /// # Errors
+    /// As those of [`memory_changed`](Self::memory_changed).
+    pub fn memory_changed_within<M: GuestMemoryBackend + ?Sized>(
+        &mut self,
+        first: u64,
+        last: u64,
+        memory: &M,
+    ) -> Result<(), RendererError> {
         let mut result = Ok(());
         for (id, resource) in self.resources.iter() {
             if let Some(backing) = &resource.backing
                 && resource.in_renderer()
+                && backing.touches(first, last)
             {
                 let resource_id = id;
                 let detached = self

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A backing and the memory it lies in, as a renderer sees them.
 
+use std::collections::BTreeMap;
+
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryRegion};
 
 use super::{GuestPages, MappedRegion, RegionPiece};
@@ -60,7 +62,7 @@ impl<M: GuestMemoryBackend + ?Sized> GuestPages for Pages<'_, M> {
     }
 
     fn region_pieces(&self) -> Result<(Vec<MappedRegion>, Vec<RegionPiece>), GuestError> {
-        let mut starts = Vec::new();
+        let mut known = BTreeMap::new();
         let mut regions = Vec::new();
         let mut pieces: Vec<RegionPiece> = Vec::new();
         for (address, length) in self.backing.pieces(0, self.backing.len())? {
@@ -69,11 +71,7 @@ impl<M: GuestMemoryBackend + ?Sized> GuestPages for Pages<'_, M> {
             while left > 0 {
                 let found = self.memory.to_region_addr(at);
                 let (region, offset) = found.ok_or_else(|| no_memory.clone())?;
-                let start = region.start_addr();
-                // A guest has a handful of regions.
-                let known = starts.iter().position(|known| *known == start);
-                let index = known.unwrap_or_else(|| {
-                    starts.push(start);
+                let index = *known.entry(region.start_addr()).or_insert_with(|| {
                     regions.push(MappedRegion {
                         file: region.file_offset().cloned(),
                         size: region.len(),

@@ -397,6 +397,28 @@ fn remapped_guest_memory_is_attached_anew() {
 }
 
 #[test]
+fn memory_that_changes_elsewhere_costs_the_renderer_nothing() {
+    let (mut driver, control, _, buffer) = with_texture();
+    let calls = control.calls();
+    let memory = driver.transport.memory.clone();
+    let pages = buffer.entries();
+    let first = pages.iter().map(|page| page.addr.get()).min().unwrap();
+    let last = pages
+        .iter()
+        .map(|page| page.addr.get() + 0xfff)
+        .max()
+        .unwrap();
+    for (from, to) in [(0, first - 1), (last + 1, u64::MAX)] {
+        (driver.gpu().memory_changed_within(from, to, &memory)).unwrap();
+    }
+    assert_eq!(control.calls(), calls);
+    for at in [first, last] {
+        (driver.gpu().memory_changed_within(at, at, &memory)).unwrap();
+    }
+    assert_eq!(control.calls(), calls + 4);
+}
+
+#[test]
 fn a_blob_of_a_context_can_be_shown_and_is_read_from_the_renderer() {
     let (mut driver, control, mut screen, _) = with_texture();
     let create = request::resource_create_blob(20, 2, 2, 4096, &[]);

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use log::warn;
 use virtio_gpu_s3::ResetKind as GpuResetKind;
 use virtio_pci_freeze::{FreezeTicket, ResetKind, ResetOutcome, RingPosition};
-use vm_memory::GuestMemoryMmap;
 
 use super::Worker;
 use crate::command::Reply;
@@ -116,7 +115,7 @@ impl<F: Frontend> Worker<F> {
         let quiet = match (self.gate.enter(), self.life.session()) {
             (Some(_inside), Some(session)) => gpu.quiesce(&*session.memory()),
             // What was flushed was read before the guest's memory could not be any more.
-            _ => gpu.quiesce(&GuestMemoryMmap::<F::Bitmap>::new()),
+            _ => gpu.quiesce(&F::Memory::default()),
         };
         let Err(outstanding) = quiet else {
             // Coming to rest may have ended waits, whose answers are owed.
