@@ -7,7 +7,11 @@
 //! vfio-user PCI device, to Cloud Hypervisor's `--user-device` and QEMU's `vfio-user-pci`; the command `virtio-gpu-s3d` is
 //! that with a control socket. A VMM that has a virtio transport of its own takes the crate `virtio-gpu-in-process` instead.
 
+#[cfg(feature = "virgl")]
+pub mod children;
+pub mod confine;
 mod device;
+pub mod ending;
 mod function;
 mod sleep;
 pub mod vfio;

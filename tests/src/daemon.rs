@@ -84,7 +84,8 @@ impl Daemon {
         let fixed = ["--socket".into(), device, "--control".into(), path.clone()];
         let fixed = fixed
             .into_iter()
-            .chain(["--log-level", "debug"].map(PathBuf::from));
+            .chain(["--log-level", "debug", "--pictures"].map(PathBuf::from))
+            .chain([directory.clone()]);
         let arguments = fixed.chain(options.iter().map(PathBuf::from));
         let running = Running::start(program, arguments, &directory.join("server.log"))?;
         let connect =

@@ -39,7 +39,7 @@ pub enum SocketError {
 }
 
 /// The file of a socket that this process made. Whoever made it removes it, and nothing that took its place since.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SocketFile {
     path: PathBuf,
     device: u64,

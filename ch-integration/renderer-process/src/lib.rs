@@ -27,16 +27,20 @@ mod regions;
 mod remote;
 mod scratch;
 mod serve;
+mod spawner;
 
+use std::ffi::OsString;
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use virtio_gpu_s3::Limits;
 
 pub use process::StartProcessError;
 pub use remote::RemoteRenderer;
-pub use serve::{ServeError, serve};
+pub use serve::{Confine, ServeError, serve};
+pub use spawner::{SPAWNER, Spawner, serve_spawner};
 
 /// How the program is told to be a renderer. Its sockets are its standard input and output.
 pub const SUBCOMMAND: &str = "renderer";
@@ -54,6 +58,10 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 pub struct RendererProgram {
     /// Its path.
     pub path: PathBuf,
+    /// What it is told beside [`SUBCOMMAND`].
+    pub arguments: Vec<OsString>,
+    /// Who starts it, with a path and arguments of its own, instead of this process.
+    pub spawner: Option<Arc<Spawner>>,
     /// How often in a minute it is started again.
     pub restarts_a_minute: usize,
     /// How long it may take over one call.
@@ -69,6 +77,8 @@ impl RendererProgram {
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
+            arguments: Vec::new(),
+            spawner: None,
             restarts_a_minute: RESTARTS_A_MINUTE,
             call_limit: CALL_LIMIT,
             venus: false,

@@ -3,7 +3,7 @@
 
 //! The life of one renderer process, as the device sees it.
 
-use std::io::Error as IoError;
+use std::io::{Error as IoError, PipeReader, pipe};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -27,6 +27,7 @@ use super::protocol::{
     decode,
 };
 use super::scratch::{Scratch, ScratchError};
+use super::spawner::{Ends, NO_SHADER_FILES, Spawned};
 use super::{RendererProgram, SUBCOMMAND, Wake, messages};
 use host_util::adaptive_polling::{AdaptivePolling, FOR_RENDERER};
 
@@ -142,14 +143,45 @@ struct State {
     wanted: bool,
 }
 
-/// A child that leaves no zombie.
-struct Reaped(Child);
+/// A process that leaves no zombie.
+enum Reaped {
+    Child(Child),
+    Spawned(Spawned),
+}
 
 impl Reaped {
+    fn start(program: &RendererProgram, ends: Ends) -> Result<Self, IoError> {
+        if let Some(spawner) = &program.spawner {
+            return spawner.spawn(&ends).map(Self::Spawned);
+        }
+        // Its sockets are where a program's input and output are, so no number has to be agreed on.
+        let child = Command::new(&program.path)
+            .arg(SUBCOMMAND)
+            .args(&program.arguments)
+            .stdin(Stdio::from(ends.calls))
+            .stdout(Stdio::from(ends.fences))
+            .stderr(Stdio::from(ends.prints))
+            .env(NO_SHADER_FILES, "true")
+            .spawn()?;
+        Ok(Self::Child(child))
+    }
+
+    fn id(&self) -> u32 {
+        match self {
+            Self::Child(child) => child.id(),
+            Self::Spawned(spawned) => spawned.id(),
+        }
+    }
+
     fn end(&mut self) -> Result<ExitStatus, IoError> {
-        // One that has ended stays as it ended.
-        drop(self.0.kill());
-        self.0.wait()
+        match self {
+            Self::Child(child) => {
+                // One that has ended stays as it ended.
+                drop(child.kill());
+                child.wait()
+            }
+            Self::Spawned(spawned) => spawned.end(),
+        }
     }
 }
 
@@ -169,17 +201,16 @@ impl Process {
         let (fences, their_fences) = Channel::pair()?;
         let room = program.max_request.saturating_mul(PIECE_PER_ENTRY);
         let (scratch, their_scratch) = Scratch::new(room)?;
-        // Its sockets are where a program's input and output are, so no number has to be agreed on.
-        let child = Command::new(&program.path)
-            .arg(SUBCOMMAND)
-            .stdin(Stdio::from(their_calls))
-            .stdout(Stdio::from(their_fences))
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| StartProcessError::Spawn {
-                program: program.path.display().to_string(),
-                why: error.to_string(),
-            })?;
+        let (printed, prints) = pipe().map_err(|error| channel_error(&error))?;
+        let ends = Ends {
+            calls: their_calls,
+            fences: their_fences,
+            prints: prints.into(),
+        };
+        let child = Reaped::start(program, ends).map_err(|error| StartProcessError::Spawn {
+            program: program.path.display().to_string(),
+            why: error.to_string(),
+        })?;
         let watch = Arc::new(Watch {
             fences,
             line: scratch.line(),
@@ -188,20 +219,20 @@ impl Process {
             state: Mutex::default(),
             wake: wake.clone(),
         });
-        let mut process = Self::watched(Reaped(child), calls, scratch, watch)?;
+        let mut process = Self::watched(child, printed, calls, scratch, watch)?;
         let capsets = process.greet(their_scratch, program)?;
         Ok((process, capsets))
     }
 
     fn watched(
-        mut child: Reaped,
+        child: Reaped,
+        printed: PipeReader,
         calls: Channel,
         scratch: Scratch,
         watch: Arc<Watch>,
     ) -> Result<Self, StartProcessError> {
-        let id = child.0.id();
+        let id = child.id();
         watch.fences.limit(watch.limit)?;
-        let printed = child.0.stderr.take();
         let watching = watch.clone();
         let line = scratch.line();
         let (requests, replies) = line.device();
@@ -222,10 +253,8 @@ impl Process {
             thread: None,
         };
         process.thread = Some(spawn("renderer-fences", move || watching.run(child))?);
-        if let Some(printed) = printed {
-            // Nobody waits for this one, as a helper that the renderer started may print on.
-            drop(spawn("renderer-log", move || messages::log(printed))?);
-        }
+        // Nobody waits for this one, as a helper that the renderer started may print on.
+        drop(spawn("renderer-log", move || messages::log(printed))?);
         Ok(process)
     }
 

@@ -72,16 +72,19 @@ fn protocol(error: &impl ToString) -> ServeError {
     }
 }
 
+/// What happens between the device's first message and the renderer's start, while the process has one thread: told whether
+/// Vulkan is rendered too, whoever calls has it give up what it does not need. Returns a connection to a render server,
+/// without which virglrenderer starts its own.
+pub type Confine<'a> = &'a dyn Fn(bool) -> Result<Option<OwnedFd>, String>;
+
 /// Is a renderer for the device at the other end of standard input and output, until that is gone. To be called before
 /// the program does anything else: it closes every file that it was not meant to have.
 ///
 /// # Errors
 /// A [`ServeError`] says what is missing.
-pub fn serve() -> Result<(), ServeError> {
+pub fn serve(confine: Confine<'_>) -> Result<(), ServeError> {
     close_others();
     let (calls, fences) = sockets()?;
-    let fences = Arc::new(fences);
-    end_with(&fences)?;
     let mut buffer = Buffer::new();
     let (message, scratch) = calls
         .receive_with_fd(&mut buffer)
@@ -90,8 +93,12 @@ pub fn serve() -> Result<(), ServeError> {
     let scratch = scratch.ok_or_else(|| not_a_child(&"no shared memory"))?;
     let length = usize::try_from(start.scratch).map_err(|error| protocol(&error))?;
     let scratch = Scratch::map(scratch, length).map_err(|error| protocol(&error))?;
+    let confined = confine(start.venus);
+    let fences = Arc::new(fences);
+    end_with(&fences)?;
     let news = Arc::new(News::new(fences, scratch.line()));
-    let renderer = match start_renderer(&start, &news) {
+    let started = confined.and_then(|render_server| start_renderer(&start, render_server, &news));
+    let renderer = match started {
         Ok(renderer) => renderer,
         Err(why) => {
             let started: Started = Err(text(&why));
@@ -99,7 +106,6 @@ pub fn serve() -> Result<(), ServeError> {
             return Err(ServeError::Renderer { why });
         }
     };
-    // Everything that it needs of the host is open, and no byte of a guest was read: privileges can go here.
     greet(&calls, &Ok(renderer.capsets()))?;
     Server::new(renderer, scratch).run(&calls, &news)
 }
@@ -149,9 +155,14 @@ fn end_with(fences: &Arc<Channel>) -> Result<(), ServeError> {
     spawned.map(drop).map_err(|error| not_a_child(&error))
 }
 
-fn start_renderer(start: &Start, news: &Arc<News>) -> Result<RutabagaRenderer, String> {
+fn start_renderer(
+    start: &Start,
+    render_server: Option<OwnedFd>,
+    news: &Arc<News>,
+) -> Result<RutabagaRenderer, String> {
     let config = RutabagaConfig {
         venus: start.venus,
+        render_server: render_server.map(Arc::new),
         ..RutabagaConfig::default()
     };
     let signalled = Arc::new(OnceLock::<SignalledFences>::new());

@@ -6,26 +6,33 @@
 #[cfg(feature = "virgl")]
 use std::env::args_os;
 use std::error::Error;
-use std::io::{Error as IoError, Write, stdout};
+use std::io::Error as IoError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
+#[cfg(feature = "virgl")]
+use ch_integration::children::{self, ChildError};
+use ch_integration::confine::{self, ServerNeeds};
+use ch_integration::ending::{FAILURE, SUCCESS, end_on_panic, leave};
 use ch_integration::vfio::ServeError as VfioError;
 use ch_integration::{DeviceError, GpuDevice, vfio};
 use clap::Parser;
 #[cfg(feature = "virgl")]
 use clap::ValueEnum;
 use env_logger::Env;
-use host_util::socket::{SocketError, listen};
+use host_sandbox::user::{User, UserError, become_user};
+use host_sandbox::{EnterError, Mode, namespaces};
+use host_util::socket::{SocketError, SocketFile, listen};
 use log::{LevelFilter, error, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use signal_hook::low_level::exit;
 use thiserror::Error as ThisError;
 use virtio_gpu_control as control;
 #[cfg(feature = "virgl")]
-use virtio_gpu_renderer_process::{RendererProgram, SUBCOMMAND, ServeError, serve};
+use virtio_gpu_renderer_process::ServeError;
+#[cfg(feature = "virgl")]
+use virtio_gpu_worker::Backend;
 use virtio_gpu_worker::{
     DeviceOptions, GpuOption, HoldList, LayoutOption, RendererPlace, Switch, save_screens,
 };
@@ -33,7 +40,7 @@ use virtio_pci_freeze::{HoldSources, Layout, Retention};
 
 const EXAMPLE: &str = "\
 Example:
-  virtio-gpu-s3d --socket /run/gpu.sock --control /run/gpu-control.sock --gpu width=1920,height=1080
+  virtio-gpu-s3d --socket /run/gpu.sock --control /run/gpu-control.sock --pictures /tmp --gpu width=1920,height=1080
 
   cloud-hypervisor --memory size=2G,shared=on --user-device socket=/run/gpu.sock ...
   qemu-system-x86_64 -machine q35,memory-backend=m -object memory-backend-memfd,id=m,size=2G,share=on \\
@@ -89,6 +96,21 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     screenshot_on_exit: Option<PathBuf>,
 
+    /// What the server and its renderer give up before a guest's first byte: on, or log, with which system calls that
+    /// they have no use for are logged by the kernel and go on, and every file is within reach; what a kernel does not
+    /// have is said at the start
+    #[arg(long, value_name = "on|log|off", default_value = "on")]
+    sandbox: Mode,
+
+    /// Directory in which a client of the control socket may have screenshots written, with all below it; may be given
+    /// more than once. A picture in the answer needs none
+    #[arg(long, value_name = "DIRECTORY")]
+    pictures: Vec<PathBuf>,
+
+    /// User of this host to become before everything else, which root can
+    #[arg(long, value_name = "NAME")]
+    user: Option<User>,
+
     /// Least important messages to print
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: LevelFilter,
@@ -107,20 +129,47 @@ fn after_help() -> String {
 }
 
 impl Options {
+    /// Whether virglrenderer lives in this process.
     #[cfg(feature = "virgl")]
-    fn renderer(&self) -> RendererPlace {
-        match self.renderer {
-            RendererOption::Process => RendererPlace::Process(RendererProgram::this()),
-            RendererOption::Thread => RendererPlace::Thread,
+    fn renders(&self) -> bool {
+        self.gpu.backend == Backend::Virgl && matches!(self.renderer, RendererOption::Thread)
+    }
+
+    #[cfg(not(feature = "virgl"))]
+    fn renders(&self) -> bool {
+        false
+    }
+
+    /// Starts what starts renderers, if there is to be one.
+    #[cfg(feature = "virgl")]
+    fn place(&self) -> Result<RendererPlace, IoError> {
+        match (self.gpu.backend, self.renderer) {
+            (Backend::Virgl, RendererOption::Process) => {
+                children::spawned_renderer(self.sandbox).map(RendererPlace::Process)
+            }
+            _ => Ok(RendererPlace::Thread),
         }
     }
 
     #[cfg(not(feature = "virgl"))]
-    fn renderer(&self) -> RendererPlace {
-        RendererPlace::default()
+    fn place(&self) -> Result<RendererPlace, IoError> {
+        Ok(RendererPlace::default())
     }
 
-    fn device(&self) -> DeviceOptions {
+    /// Of the host, once the sockets are there.
+    fn needs(&self) -> ServerNeeds {
+        let sockets = [Some(self.socket.as_path()), self.control.as_deref()];
+        let at_exit = self.screenshot_on_exit.as_deref().map(directory);
+        ServerNeeds {
+            wayland: self.gpu.wayland.is_some(),
+            renders: self.renders(),
+            starts_render_server: self.renders() && self.gpu.venus,
+            sockets: sockets.into_iter().flatten().map(directory).collect(),
+            pictures: self.pictures.iter().cloned().chain(at_exit).collect(),
+        }
+    }
+
+    fn device(&self, renderer: RendererPlace) -> DeviceOptions {
         let HoldList(sources) = self.hold;
         let sources: HoldSources = sources;
         let (retention, layout) = if self.freeze.is_on() {
@@ -137,15 +186,31 @@ impl Options {
         };
         DeviceOptions {
             gpu: self.gpu.clone(),
-            renderer: self.renderer(),
+            renderer,
             retention,
             layout,
         }
     }
 }
 
+/// Where a file is.
+fn directory(path: &Path) -> PathBuf {
+    match path.parent() {
+        // A bare name has an empty one, which cannot be opened.
+        Some(parent) if !parent.as_os_str().is_empty() => parent.into(),
+        Some(_) => ".".into(),
+        None => path.into(),
+    }
+}
+
 #[derive(Debug, ThisError)]
 enum StartError {
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error("Cannot start the process that starts renderers")]
+    Spawner(#[source] IoError),
+    #[error(transparent)]
+    Sandbox(#[from] EnterError),
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error(transparent)]
@@ -157,34 +222,20 @@ enum StartError {
 }
 
 fn main() {
+    end_on_panic();
     #[cfg(feature = "virgl")]
-    if let Some(ended) = be_renderer() {
-        leave(ended);
+    if let Some(ended) = children::be_child(args_os().skip(1)) {
+        leave(status_of_child(ended));
     }
     let options = Options::parse();
     log_from(options.log_level);
     leave(match run(&options) {
         Ok(()) => SUCCESS,
         Err(failure) => {
-            let source = failure
-                .source()
-                .map_or(String::new(), |source| format!(": {source}"));
-            error!("{failure}{source}");
+            error!("{failure}{}", because(&failure));
             FAILURE
         }
     });
-}
-
-const SUCCESS: i32 = 0;
-const FAILURE: i32 = 1;
-
-/// Ends the process without its exit handlers (_exit). Mesa's take away what the renderer's threads may be working with,
-/// which kills the process or hangs it; and to wait for those threads takes as long as what a guest has them do. Nothing
-/// here needs the handlers: the log has no buffer, files close by themselves, and the renderer's process sees its sockets
-/// close.
-fn leave(status: i32) -> ! {
-    drop(stdout().flush());
-    exit(status)
 }
 
 fn log_from(level: LevelFilter) {
@@ -194,40 +245,62 @@ fn log_from(level: LevelFilter) {
         .init();
 }
 
-/// What the server starts this program again for. Before everything else: it closes files.
 #[cfg(feature = "virgl")]
-fn be_renderer() -> Option<i32> {
-    let mut arguments = args_os().skip(1);
-    let named = arguments.next().is_some_and(|name| name == SUBCOMMAND);
-    if !named || arguments.next().is_some() {
-        return None;
-    }
-    Some(match serve() {
+fn status_of_child(ended: Result<(), ChildError>) -> i32 {
+    match ended {
         Ok(()) => SUCCESS,
         // The server says it.
-        Err(ServeError::Renderer { .. }) => FAILURE,
+        Err(ChildError::Serve(ServeError::Renderer { .. })) => FAILURE,
         Err(failure) => {
             log_from(LevelFilter::Info);
-            error!("{failure}");
+            error!("{failure}{}", because(&failure));
             FAILURE
         }
-    })
+    }
+}
+
+fn because(failure: &dyn Error) -> String {
+    let source = failure.source();
+    source.map_or(String::new(), |source| format!(": {source}"))
 }
 
 fn run(options: &Options) -> Result<(), StartError> {
-    let device = Arc::new(GpuDevice::new(&options.device())?);
+    if let Some(user) = &options.user {
+        become_user(user)?;
+    }
+    // While the process has one thread, and before it gives up what the renderer needs.
+    let renderer = options.place().map_err(StartError::Spawner)?;
+    let mut files = Vec::new();
+    let result = listen_and_serve(options, renderer, &mut files);
+    for file in files {
+        file.remove();
+    }
+    result
+}
+
+fn listen_and_serve(
+    options: &Options,
+    renderer: RendererPlace,
+    files: &mut Vec<SocketFile>,
+) -> Result<(), StartError> {
     let (listener, file) = listen(&options.socket)?;
-    let mut files = vec![file];
+    files.push(file);
+    let mut control = None;
     if let Some(path) = &options.control {
-        let (control, file) = listen(path)?;
+        let (listener, file) = listen(path)?;
         files.push(file);
-        control::serve(control, device.clone()).map_err(StartError::Thread)?;
+        control = Some(listener);
+    }
+    enter_sandbox(options)?;
+    let device = Arc::new(GpuDevice::new(&options.device(renderer))?);
+    if let Some(listener) = control {
+        control::serve(listener, device.clone()).map_err(StartError::Thread)?;
     }
     let screens = options.screenshot_on_exit.clone();
-    let (last, to) = (device.clone(), screens.clone());
+    let (last, to, made) = (device.clone(), screens.clone(), files.clone());
     let at_exit = move || {
         save(&last, to.as_deref());
-        for file in &files {
+        for file in &made {
             // One that somebody else removed or replaced is none of ours.
             file.remove();
         }
@@ -238,13 +311,29 @@ fn run(options: &Options) -> Result<(), StartError> {
     Ok(vfio::serve_with(listener, &device, leaving)?)
 }
 
+/// From here on nothing is within reach but what the server was asked for.
+fn enter_sandbox(options: &Options) -> Result<(), EnterError> {
+    let mode = options.sandbox;
+    let policy = confine::server(&options.needs());
+    let mut missing = namespaces::leave(mode);
+    missing.extend(policy.enter(mode)?);
+    for missing in missing {
+        warn!("sandbox: {missing}");
+    }
+    match mode {
+        Mode::On => {}
+        Mode::Log => warn!("sandbox: log: what it would refuse goes on"),
+        Mode::Off => warn!("sandbox: off"),
+    }
+    Ok(())
+}
+
 /// The guest's last picture, for a person who asked for it.
 fn save(device: &GpuDevice, path: Option<&Path>) {
     if let Some(path) = path
         && let Err(failure) = save_screens(device, path)
     {
-        let source = failure.source().map(|source| format!(": {source}"));
-        warn!("{failure}{}", source.unwrap_or_default());
+        warn!("{failure}{}", because(&failure));
     }
 }
 

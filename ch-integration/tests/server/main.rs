@@ -9,6 +9,7 @@
 
 #[cfg(feature = "virgl")]
 mod blobs;
+mod confined;
 mod connection;
 mod control;
 #[cfg(feature = "virgl")]

@@ -1,10 +1,11 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The system calls of a GPU in process, as data for a VMM's seccomp filters: each with the reason why it is there.
+//! The system calls of a GPU, as data for seccomp filters: each with the reason why it is there.
 //!
-//! The lists are whole. A VMM whose filters have a common part may find some of them there already. A thread also
-//! runs behind the filters of the thread that made it, so the VMM's own must allow the same calls.
+//! The server's processes are behind filters that these lists make, and a VMM that has the GPU in process can make its own
+//! of the same. The lists are whole. A VMM whose filters have a common part may find some of them there already. A thread
+//! also runs behind the filters of the thread that made it, so the VMM's own must allow the same calls.
 
 /// A system call that a thread needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +184,98 @@ pub const GPU_WAYLAND: &[SystemCall] = calls! {
     SYS_statx => "whether the compositor's socket is one",
 };
 
+/// What the server's process needs beside [`GPU_2D`] and [`CONTROL`]: it speaks vfio-user, and ends in order.
+pub const SERVER: &[SystemCall] = calls! {
+    SYS_clock_nanosleep => "a file that cannot be closed at once is tried again",
+    SYS_eventfd2 => "each VMM has a way to be woken for",
+    SYS_exit_group => "the end of the process",
+    SYS_fchmod => "a screenshot's file is its reader's",
+    SYS_fstat => "what a file is that the VMM sent",
+    SYS_fstatfs => "whether the VMM's memory is made of huge pages",
+    SYS_fsync => "a screenshot is whole before it takes its name",
+    SYS_ftruncate => "memory that the renderer's process shares",
+    SYS_getcwd => "the report of a panic",
+    SYS_getpid => "abort",
+    SYS_getsockopt => "who a socket's peer is",
+    SYS_io_getevents => "interrupts are signalled by AIO, which cannot be made to wait",
+    SYS_io_setup => "interrupts are signalled by AIO, which cannot be made to wait",
+    SYS_io_submit => "interrupts are signalled by AIO, which cannot be made to wait",
+    SYS_linkat => "a screenshot takes its name when it is whole",
+    SYS_lseek => "the size of a file that the VMM sent",
+    SYS_memfd_create => "memory that the renderer's process shares",
+    SYS_nanosleep => "a file that cannot be closed at once is tried again",
+    SYS_newfstatat => "what lies where a socket was made",
+    SYS_pipe2 => "what the renderer prints",
+    #[cfg(target_arch = "x86_64")]
+    SYS_poll => "wait for the VMM and for the renderer",
+    SYS_ppoll => "wait for the VMM and for the renderer",
+    SYS_pread64 => "a file that the VMM sent is looked at",
+    #[cfg(target_arch = "x86_64")]
+    SYS_readlink => "the report of a panic",
+    SYS_readlinkat => "the report of a panic",
+    SYS_recvmsg => "the VMM's messages and files",
+    #[cfg(target_arch = "x86_64")]
+    SYS_rename => "a screenshot takes its name when it is whole",
+    SYS_renameat => "a screenshot takes its name when it is whole",
+    SYS_renameat2 => "a screenshot takes its name when it is whole",
+    SYS_restart_syscall => "the kernel's, after a stop",
+    SYS_rt_sigaction => "SIGTERM and SIGINT end the server in order, SIGBUS costs a VMM its memory",
+    SYS_sendmsg => "answers to the VMM, files to the renderer",
+    SYS_setsockopt => "a time for a peer to answer",
+    SYS_socketpair => "the renderer's process, and the thread that waits for signals",
+    SYS_statx => "what lies where a socket was made",
+    #[cfg(target_arch = "x86_64")]
+    SYS_unlink => "the server's sockets go with it",
+    SYS_unlinkat => "the server's sockets go with it",
+    SYS_wait4 => "the end of the process that starts renderers",
+    SYS_waitid => "the end of the process that starts renderers",
+    SYS_writev => "the log",
+};
+
+/// What the renderer's own process needs beside [`GPU_2D`] and [`GPU_VIRGL`].
+pub const RENDERER: &[SystemCall] = calls! {
+    SYS_exit_group => "the end of the process",
+    SYS_getsockopt => "Mesa and Vulkan's loader look at sockets of theirs",
+    SYS_kill => "the process ends itself when the device is gone",
+    SYS_nanosleep => "threads of virglrenderer and llvmpipe",
+    SYS_recvfrom => "what the device says",
+    SYS_restart_syscall => "the kernel's, after a stop",
+    SYS_sendto => "what the device is told",
+    SYS_setsockopt => "buffers of virglrenderer's sockets",
+    SYS_shutdown => "the render server's connection ends",
+};
+
+/// What virglrenderer's render server (venus) needs beside [`GPU_2D`], [`GPU_VIRGL`] and [`RENDERER`]: it is a program of
+/// its own, which has a process for each context.
+pub const RENDER_SERVER: &[SystemCall] = calls! {
+    #[cfg(target_arch = "x86_64")]
+    SYS_arch_prctl => "the dynamic loader makes room for a thread's data",
+    SYS_execve => "it is started",
+    #[cfg(target_arch = "x86_64")]
+    SYS_fork => "a process for each context",
+    SYS_pselect6 => "wait for contexts",
+    SYS_set_tid_address => "the start of a process",
+    SYS_setpgid => "a terminal's signals are not for it",
+    SYS_signalfd4 => "wait for the end of a context's process",
+    #[cfg(target_arch = "x86_64")]
+    SYS_vfork => "a process for each context",
+    SYS_wait4 => "the end of a context's process",
+    SYS_waitid => "the end of a context's process",
+};
+
+/// What the process that starts renderers for the server needs beside all that its renderers do.
+pub const SPAWNER: &[SystemCall] = calls! {
+    SYS_capset => "a renderer gives up what it could",
+    SYS_chdir => "the standard library, where a program starts elsewhere",
+    SYS_close_range => "a renderer has none of its parent's files",
+    SYS_landlock_add_rule => "a renderer gives up what it could",
+    SYS_landlock_create_ruleset => "a renderer gives up what it could",
+    SYS_landlock_restrict_self => "a renderer gives up what it could",
+    SYS_pidfd_open => "wait for a renderer's end",
+    SYS_pidfd_send_signal => "end a renderer",
+    SYS_seccomp => "a renderer gives up what it could",
+};
+
 /// A path that a sandboxed renderer must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPath {
@@ -208,11 +301,10 @@ const fn path(path: &'static str, write: bool, reason: &'static str) -> HostPath
 pub const PATHS_VIRGL: &[HostPath] = &[
     path("/dev/dri", true, "the GPU's devices"),
     path("/dev/udmabuf", true, "buffers of guest memory"),
-    path(
-        "/etc",
-        false,
-        "the loader's cache, and Mesa's configuration",
-    ),
+    path("/etc/drirc", false, "Mesa's configuration"),
+    path("/etc/glvnd", false, "lists of drivers"),
+    path("/etc/ld.so.cache", false, "where libraries are"),
+    path("/etc/vulkan", false, "lists of drivers"),
     path("/lib", false, "Mesa, its drivers and LLVM"),
     path("/lib64", false, "Mesa, its drivers and LLVM"),
     path("/proc/self", false, "the renderer's own name and limits"),
@@ -233,14 +325,25 @@ mod tests {
 
     use super::*;
 
+    const LISTS: [&[SystemCall]; 8] = [
+        GPU_2D,
+        CONTROL,
+        GPU_VIRGL,
+        GPU_WAYLAND,
+        SERVER,
+        RENDERER,
+        RENDER_SERVER,
+        SPAWNER,
+    ];
+
     #[test]
     fn each_call_is_listed_once_and_has_a_reason() {
-        for list in [GPU_2D, CONTROL, GPU_VIRGL, GPU_WAYLAND] {
+        for list in LISTS {
             let numbers: BTreeSet<i64> = list.iter().map(|call| call.number).collect();
             assert_eq!(numbers.len(), list.len());
             assert!(list.iter().all(|call| call.reason.len() > 8));
         }
-        for list in [CONTROL, GPU_VIRGL, GPU_WAYLAND] {
+        for list in &LISTS[1..] {
             let twice = list.iter().find(|call| GPU_2D.contains(call));
             assert_eq!(twice, None);
         }

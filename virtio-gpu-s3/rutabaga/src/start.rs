@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! How to render, and what may be missing for it.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 use thiserror::Error;
 
 /// The renderer cannot be started: the host's or the caller's mistake.
@@ -37,7 +40,7 @@ pub enum StartError {
 }
 
 /// How to render.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct RutabagaConfig {
     /// With OpenGL ES instead of desktop OpenGL, which not every driver has. OpenGL ES writes
     /// textures faster but cannot read all of them back.
@@ -45,4 +48,7 @@ pub struct RutabagaConfig {
     /// Venus, Vulkan's protocol, beside virgl: it needs a Vulkan driver and virglrenderer's render
     /// server (Debian's virgl-server), which it runs a process of for each context.
     pub venus: bool,
+    /// A connection to a render server that somebody else started: a socket of messages (SOCK_SEQPACKET) whose other end
+    /// it was given with `--socket-fd`.
+    pub render_server: Option<Arc<OwnedFd>>,
 }

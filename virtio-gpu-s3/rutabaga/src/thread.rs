@@ -78,11 +78,11 @@ impl Thread {
         claim(config)?;
         let (jobs, receiver) = channel();
         let (reply, answer) = sync_channel(1);
-        let config = *config;
+        let config = config.clone();
         let failure = Arc::new(OnceLock::new());
         let (failed, table) = (Arc::clone(&failure), Arc::clone(&fences));
         let renderer = spawn("virgl", move || {
-            run(config, &table, &receiver, &reply, &failed);
+            run(&config, &table, &receiver, &reply, &failed);
         })?;
         let ended = StartError::NotVirgl;
         let (capsets, descriptor) = answer.recv().map_err(|_| ended)??;
@@ -107,7 +107,7 @@ impl Thread {
         fences: Arc<FenceTable>,
     ) -> Result<(Self, Vec<CapsetInfo>), StartError> {
         claim(config)?;
-        let (engine, (capsets, descriptor)) = make(*config, &fences)?;
+        let (engine, (capsets, descriptor)) = make(config, &fences)?;
         let thread = Self {
             place: Place::Caller(Caller::new(engine)),
             fences,
@@ -272,7 +272,7 @@ fn thread_error(error: &IoError) -> StartError {
 type Started = (Vec<CapsetInfo>, RutabagaDescriptor);
 
 fn run(
-    config: RutabagaConfig,
+    config: &RutabagaConfig,
     fences: &Arc<FenceTable>,
     jobs: &Receiver<Message>,
     reply: &SyncSender<Result<Started, StartError>>,
@@ -298,7 +298,10 @@ fn run(
 }
 
 /// rutabaga, and what is to be known of it.
-fn make(config: RutabagaConfig, fences: &Arc<FenceTable>) -> Result<(Engine, Started), StartError> {
+fn make(
+    config: &RutabagaConfig,
+    fences: &Arc<FenceTable>,
+) -> Result<(Engine, Started), StartError> {
     let rutabaga = build(config, fences)?;
     let descriptor = rutabaga.poll_descriptor().ok_or(StartError::NotVirgl)?;
     let engine = Engine::new(rutabaga, Arc::clone(fences));
@@ -315,18 +318,22 @@ fn make(config: RutabagaConfig, fences: &Arc<FenceTable>) -> Result<(Engine, Sta
 
 /// The capset mask is always given: without one rutabaga offers capsets that it did not
 /// initialise.
-fn build(config: RutabagaConfig, fences: &Arc<FenceTable>) -> Result<Rutabaga, StartError> {
+fn build(config: &RutabagaConfig, fences: &Arc<FenceTable>) -> Result<Rutabaga, StartError> {
     // Linked where the library lacks them.
     drop(virglrenderer_compat::missing());
     let fences = Arc::clone(fences);
     let handler = RutabagaHandler::new(move |fence| fences.signal(&fence));
     let venus = u64::from(config.venus) << RUTABAGA_CAPSET_VENUS;
     let mask = (1 << RUTABAGA_CAPSET_VIRGL) | (1 << RUTABAGA_CAPSET_VIRGL2) | venus;
+    let server = config.render_server.as_ref();
+    let server = server.and_then(|server| server.try_clone().ok());
+    let server = server.map(RutabagaDescriptor::from);
     let builder = RutabagaBuilder::new(mask, handler)
         .set_use_egl(true)
         .set_use_surfaceless(true)
         .set_use_gles(config.gles)
-        .set_use_render_server(config.venus);
+        .set_use_render_server(config.venus)
+        .set_server_descriptor(server);
     // Debug builds of rutabaga make standard error a copy of standard output.
     let own_stderr = dup(stderr());
     let built = builder.build();
