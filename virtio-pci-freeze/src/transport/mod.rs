@@ -237,6 +237,11 @@ impl Transport {
         serving && self.may_interrupt()
     }
 
+    /// Whether the device may write to guest memory: one that resets still answers what it took before.
+    pub(crate) fn may_write_answers(&self) -> bool {
+        self.has_live_queues() && self.may_interrupt()
+    }
+
     /// Whether a message-signalled interrupt may leave the function: it is a memory write too.
     pub(crate) fn may_interrupt(&self) -> bool {
         let quiet = matches!(self.lifecycle, Lifecycle::Suspended | Lifecycle::Resuming);

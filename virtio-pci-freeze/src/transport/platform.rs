@@ -144,9 +144,9 @@ impl Transport {
     }
 
     fn change_bus(&mut self, bus: Bus, effects: &mut Effects) {
-        let before = self.may_access_memory();
+        let (before, wrote) = (self.may_access_memory(), self.may_write_answers());
         self.bus = bus;
-        if before && !self.may_access_memory() {
+        if wrote && !self.may_write_answers() {
             effects.push(Effect::Pause);
         } else if !before {
             self.kick_if_reachable(effects);

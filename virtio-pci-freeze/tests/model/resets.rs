@@ -9,7 +9,7 @@ use virtio_pci_freeze::{
     ActivationKind, Effect, FreezeState, HoldSources, Register, ResetKind, ResetOutcome, Retention,
 };
 
-use crate::common::{activations, config, keeps_resources, only, resets, running};
+use crate::common::{activations, bus_master, config, keeps_resources, only, resets, running};
 
 #[test]
 fn a_function_reset_alone_holds_where_the_vmm_cannot_tell_a_wake_from_a_reboot() {
@@ -108,6 +108,19 @@ fn a_status_write_does_not_read_0_before_in_flight_commands_are_done() {
     assert!(machine.function.transport().is_resetting());
     assert!(machine.answer_next());
     assert_eq!(driver.status(&mut machine), 0);
+}
+
+/// It still answers what it took, which is a write to memory.
+#[test]
+fn a_reset_under_way_pauses_the_device_where_the_function_loses_the_bus() {
+    let (mut machine, mut driver) = running(config(retention(false)));
+    machine.device.answers = false;
+    driver.write(&mut machine, Register::DeviceStatus, 0);
+    machine.take_log();
+    bus_master(&mut driver, &mut machine, false);
+    assert_eq!(machine.take_log(), [Effect::Pause]);
+    bus_master(&mut driver, &mut machine, true);
+    assert_eq!(machine.take_log(), [], "there is nothing to serve");
 }
 
 #[test]

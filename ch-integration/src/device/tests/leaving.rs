@@ -203,6 +203,19 @@ fn an_answer_waits_while_the_guest_may_not_be_written_to_and_then_comes() {
     ringing.wait_for_answers(2);
 }
 
+/// The simulation found it: a reset lets answers out that are owed, and went on doing so without the bus.
+#[test]
+fn a_reset_under_way_writes_nothing_once_bus_mastering_is_off() {
+    let ringing = Ringing::owed();
+    ringing.guest.write(Register::FreezeMode, 3);
+    ringing.guest.write(Register::DeviceStatus, 0);
+    ringing.set_bus_master(false);
+    let before = bytes_of(&ringing.memory);
+    ringing.finish();
+    ringing.guest.wait_for_status(0);
+    assert!(bytes_of(&ringing.memory) == before, "bus mastering is off");
+}
+
 /// A guest that falls asleep with a command under way, and whose stock driver programs no queue when it wakes.
 #[test]
 fn an_answer_that_is_owed_over_a_sleep_is_given_to_the_driver_that_gets_its_queues_back() {
