@@ -77,20 +77,7 @@ impl GpuDevice {
         + 'static,
     ) -> Result<Self, DeviceError> {
         let window = options.gpu.hostmem.map(Window::new);
-        let (options, shown) = (options.clone(), window.clone());
-        let made = move |link: &WorkerLink<Function>| {
-            let (mut gpu, max_request) = build_gpu(&options.gpu, make(link)?)?;
-            if let Some(window) = shown {
-                gpu = gpu.with_host_visible(Box::new(window));
-            }
-            let config = function_config(&options, &gpu);
-            let model = VirtioPciFunction::new(config).map_err(DeviceError::Function)?;
-            Ok((
-                gpu,
-                max_request,
-                Arc::new(Function::new(model, link.clone())),
-            ))
-        };
+        let made = parts(options.clone(), window.clone(), make);
         let spawn = |body| thread::Builder::new().name("gpu".into()).spawn(body);
         let (worker, function) = WorkerHandle::start(made, spawn, DeviceError::Thread)?;
         Ok(Self {
@@ -212,7 +199,7 @@ impl GpuDevice {
         };
         self.change_memory(&new.into(), all, Box::new(tell));
         // It fails where the worker is gone, and with it whatever touched them.
-        let _ = done.recv();
+        let _ = self.worker.wait_for(&done);
     }
 
     /// What cannot be read reads 0, as a BAR does.
@@ -266,6 +253,8 @@ impl GpuDevice {
     /// There is no giving up: a guest that went on would meet what the device still does for it.
     fn wait_for_reset(&self) {
         let start = Instant::now();
+        self.worker
+            .lend_until(|| self.function.wait_for_reset(Duration::ZERO));
         while !self.function.wait_for_reset(SLOW) && !self.worker.is_finished() {
             let waited = start.elapsed();
             warn!("The device still works for its guest, {waited:?} after it was to reset");
@@ -296,6 +285,24 @@ impl Controlled for GpuDevice {
 
     fn run(&self, job: Job) {
         self.worker.run(job);
+    }
+}
+
+/// What a worker and its front end are made of, on the worker's thread.
+fn parts(
+    options: DeviceOptions,
+    window: Option<Window>,
+    make: impl FnOnce(&WorkerLink<Function>) -> Result<Box<dyn Renderer>, BuildError>,
+) -> impl FnOnce(&WorkerLink<Function>) -> Result<(Gpu, usize, Arc<Function>), DeviceError> {
+    move |link| {
+        let (mut gpu, max_request) = build_gpu(&options.gpu, make(link)?)?;
+        if let Some(window) = window {
+            gpu = gpu.with_host_visible(Box::new(window));
+        }
+        let config = function_config(&options, &gpu);
+        let model = VirtioPciFunction::new(config).map_err(DeviceError::Function)?;
+        let function = Function::new(model, link.clone());
+        Ok((gpu, max_request, Arc::new(function)))
     }
 }
 

@@ -13,6 +13,7 @@ use virtio_gpu_worker::{QUIESCE_LIMIT, RendererPlace};
 use super::*;
 
 mod leaving;
+mod simulation;
 
 /// A driver of a device whose renderer is slow at will.
 struct Guest {

@@ -6,7 +6,7 @@
 use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::io::Error as IoError;
 use std::ops::Deref;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
 use crate::answer::{Answered, wait};
 use crate::command::{Activation, Command, Done, Job, MemoryFollowed, Reply, Told};
+#[cfg(any(test, feature = "test-utils"))]
+use crate::driven::DrivenWorker;
 use crate::events::{Event, EventLog};
 use crate::frontend::Frontend;
 use crate::gate::Gate;
@@ -151,8 +153,19 @@ impl<F: Frontend> WorkerLink<F> {
 pub struct WorkerHandle<F: Frontend> {
     link: WorkerLink<F>,
     events: Arc<EventLog>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    runs: Mutex<Option<Runs>>,
 }
+
+/// Where the worker runs, until it has ended.
+enum Runs {
+    On(JoinHandle<()>),
+    /// On the thread of whoever waits for it, who calls this meanwhile.
+    #[cfg(any(test, feature = "test-utils"))]
+    Here(Driver),
+}
+
+/// Has a worker without a thread do something, and lets the rest of a test's world go on.
+pub type Driver = Arc<dyn Fn() + Send + Sync>;
 
 impl<F: Frontend> WorkerHandle<F> {
     /// Starts a worker on a thread that `spawn` makes. Everything of the device is made there by `make`, as a renderer may
@@ -182,34 +195,117 @@ impl<F: Frontend> WorkerHandle<F> {
                 Err(error) => (Err(error), None),
             };
             if let Some((executor, front)) = reply.send(told).ok().and(run) {
-                Worker::new(executor, front, theirs.gate, log, inbox).run();
+                let clock = Box::new(Instant::now);
+                Worker::new(executor, front, theirs.gate, log, inbox, clock).run();
             }
         };
         let thread = spawn(Box::new(body)).map_err(|error| failed(StartFailure::Thread(error)))?;
         let handle = Self {
             link,
             events,
-            thread: Mutex::new(Some(thread)),
+            runs: Mutex::new(Some(Runs::On(thread))),
         };
         // Where it fails the handle is dropped, and nothing is left.
         let front = started.recv().map_err(|_| failed(StartFailure::Ended))??;
         Ok((handle, front))
     }
 
-    /// Whether its thread is gone.
-    pub fn is_finished(&self) -> bool {
-        self.thread().as_ref().is_none_or(JoinHandle::is_finished)
+    /// The same without a thread: the worker works when `driver`, which is called by whoever waits for it, has it do so.
+    /// It has the time from `clock`.
+    ///
+    /// # Errors
+    /// What `make` says; or with `failed`, that the system has no file descriptors left.
+    #[cfg(any(test, feature = "test-utils"))]
+    pub fn start_driven<E>(
+        make: impl FnOnce(&WorkerLink<F>) -> Result<(Gpu, usize, Arc<F>), E>,
+        clock: impl Fn() -> Instant + Send + 'static,
+        driver: impl FnOnce(DrivenWorker<F>) -> Driver,
+        failed: impl Fn(StartFailure) -> E,
+    ) -> Result<(Self, Arc<F>), E> {
+        let made = Inbox::new().map_err(|error| failed(StartFailure::Thread(error)))?;
+        let (mailbox, inbox) = made;
+        let gate = Arc::new(Gate::default());
+        let events = Arc::new(EventLog::default());
+        let link = WorkerLink { mailbox, gate };
+        let (gpu, max_request, front) = make(&link)?;
+        let executor = Executor::new(gpu, max_request);
+        let (gate, log, clock) = (Arc::clone(&link.gate), Arc::clone(&events), Box::new(clock));
+        let worker = Worker::new(executor, Arc::clone(&front), gate, log, inbox, clock);
+        let driver = driver(DrivenWorker::new(worker));
+        let handle = Self {
+            link,
+            events,
+            runs: Mutex::new(Some(Runs::Here(driver))),
+        };
+        Ok((handle, front))
     }
 
-    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether its thread is gone.
+    pub fn is_finished(&self) -> bool {
+        match &*self.runs() {
+            Some(Runs::On(thread)) => thread.is_finished(),
+            #[cfg(any(test, feature = "test-utils"))]
+            Some(Runs::Here(_)) => false,
+            None => true,
+        }
+    }
+
+    fn runs(&self) -> MutexGuard<'_, Option<Runs>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a worker without a thread work until `done`. One that has a thread does so by itself.
+    pub fn lend_until(&self, mut done: impl FnMut() -> bool) {
+        if let Some(driver) = self.driver() {
+            while !done() {
+                driver();
+            }
+        }
+    }
+
+    fn driver(&self) -> Option<Driver> {
+        match self.runs().as_ref()? {
+            Runs::On(_) => None,
+            #[cfg(any(test, feature = "test-utils"))]
+            Runs::Here(driver) => Some(Arc::clone(driver)),
+        }
+    }
+
+    /// An answer that a worker without a thread gives.
+    fn lend_for<T>(&self, answer: &Receiver<T>) -> Option<T> {
+        let mut got = None;
+        self.lend_until(|| match answer.try_recv() {
+            Err(TryRecvError::Empty) => false,
+            given => {
+                got = given.ok();
+                true
+            }
+        });
+        got
+    }
+
+    /// Waits for what the worker sends. `None` if it is gone, and with it who would have sent it.
+    pub fn wait_for<T>(&self, answer: &Receiver<T>) -> Option<T> {
+        self.lend_for(answer).or_else(|| answer.recv().ok())
+    }
+
+    /// Waits for what must happen before the guest goes on. There is no giving up, unless the worker is gone.
+    fn wait_long(&self, done: &Receiver<()>, what: &str) {
+        if self.lend_for(done).is_some() {
+            return;
+        }
+        let start = Instant::now();
+        while done.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
+            warn!("The device still {what}, after {:?}", start.elapsed());
+        }
     }
 
     /// Has the worker end, and waits for that. Everything that is asked afterwards has no answer.
     pub fn end(&self) {
         self.link.mailbox.end();
-        let thread = self.thread().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        if let Some(Runs::On(thread)) = self.runs().take()
+            && thread.join().is_err()
+        {
             warn!("The device's thread panicked");
         }
     }
@@ -220,7 +316,7 @@ impl<F: Frontend> WorkerHandle<F> {
         if self.is_serving() {
             let (reply, done) = sync_channel(1);
             self.link.mailbox.post(Command::LookBeforeSleep(reply));
-            wait_long(&done, "reads what it shows");
+            self.wait_long(&done, "reads what it shows");
         }
         self.stop();
     }
@@ -346,7 +442,7 @@ impl<F: Frontend> WorkerHandle<F> {
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command<F>) -> Answered<T> {
         let (reply, answer) = sync_channel(1);
         self.link.mailbox.post(command(reply));
-        wait(&answer)
+        self.lend_for(&answer).map_or_else(|| wait(&answer), Ok)
     }
 }
 
@@ -377,14 +473,6 @@ fn tell(reply: Reply<()>) -> Done {
     Box::new(move || {
         let _ = reply.send(());
     })
-}
-
-/// Waits for what must happen before the guest goes on. There is no giving up, unless the worker is gone.
-fn wait_long(done: &Receiver<()>, what: &str) {
-    let start = Instant::now();
-    while done.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
-        warn!("The device still {what}, after {:?}", start.elapsed());
-    }
 }
 
 /// A worker that could not start.

@@ -14,6 +14,8 @@ mod answer;
 mod build;
 mod command;
 mod controlled;
+#[cfg(any(test, feature = "test-utils"))]
+mod driven;
 mod events;
 mod frontend;
 mod gate;
@@ -31,9 +33,11 @@ pub use answer::{Answered, NoAnswer, PATIENCE};
 pub use build::{BuildError, RING_FEATURES, build_gpu, new_config, new_renderer, new_renderer_in};
 pub use command::{Activation, Done, GpuAccess, Job, Told};
 pub use controlled::{Controlled, save_screens};
+#[cfg(any(test, feature = "test-utils"))]
+pub use driven::DrivenWorker;
 pub use events::{Event, EventKind, EventLog, micros};
 pub use frontend::{Completion, ConfigChange, Frontend, Memory, QUEUE_SIZES, ResetReport};
-pub use handle::{StartFailure, WorkerHandle, WorkerLink};
+pub use handle::{Driver, StartFailure, WorkerHandle, WorkerLink};
 pub use options::{
     Backend, DeviceOptions, GpuOption, HoldList, LayoutOption, OptionError, OutputSize,
     RendererPlace, Switch, VmmGpuOption,

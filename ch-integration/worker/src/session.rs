@@ -116,6 +116,11 @@ impl<M: Memory> Session<M> {
         !self.owed.is_empty()
     }
 
+    #[cfg(any(test, feature = "test-utils"))]
+    pub(crate) fn owed(&self) -> usize {
+        self.owed.len()
+    }
+
     /// Whether an owed answer is there to be written.
     pub(crate) fn is_done(&self) -> bool {
         self.owed.iter().any(|owed| owed.answer.is_some())

@@ -79,7 +79,11 @@ pub(crate) struct Worker<F: Frontend> {
     polling: AdaptivePolling,
     /// Whether this looks for fences, and is not waked for them.
     looks_for_fences: bool,
+    clock: Clock,
 }
+
+/// The time by which the worker stops waiting.
+pub(crate) type Clock = Box<dyn Fn() -> Instant + Send>;
 
 impl<F: Frontend> Worker<F> {
     pub(crate) fn new(
@@ -88,6 +92,7 @@ impl<F: Frontend> Worker<F> {
         gate: Arc<Gate>,
         events: Arc<EventLog>,
         inbox: Inbox<F>,
+        clock: Clock,
     ) -> Self {
         Self {
             executor,
@@ -102,6 +107,7 @@ impl<F: Frontend> Worker<F> {
             resets: Resets::default(),
             polling: AdaptivePolling::default(),
             looks_for_fences: false,
+            clock,
         }
     }
 
@@ -109,15 +115,40 @@ impl<F: Frontend> Worker<F> {
     pub(crate) fn run(mut self) {
         while !self.inbox.is_ended() {
             let patience = self.patience();
-            let command = self.inbox.next(patience);
-            self.polling.found();
-            match command {
-                Some(command) => self.handle(command),
-                None if self.has_work() => self.serve(),
-                None => {}
-            }
-            self.look_after_renderer();
+            self.turn(patience);
         }
+    }
+
+    /// One turn, which waits for nothing. Returns whether it would have waited.
+    #[cfg(any(test, feature = "test-utils"))]
+    pub(crate) fn step(&mut self) -> bool {
+        if self.inbox.is_ended() {
+            return true;
+        }
+        let patience = self.patience();
+        self.turn(Patience::None);
+        patience != Patience::None
+    }
+
+    #[cfg(any(test, feature = "test-utils"))]
+    pub(crate) fn is_ended(&self) -> bool {
+        self.inbox.is_ended()
+    }
+
+    #[cfg(any(test, feature = "test-utils"))]
+    pub(crate) fn owed(&mut self) -> usize {
+        self.life.session().map_or(0, |session| session.owed())
+    }
+
+    fn turn(&mut self, patience: Patience) {
+        let command = self.inbox.next(patience);
+        self.polling.found();
+        match command {
+            Some(command) => self.handle(command),
+            None if self.has_work() => self.serve(),
+            None => {}
+        }
+        self.look_after_renderer();
     }
 
     /// How long to wait for what comes next, after a short look for it.

@@ -31,9 +31,9 @@ pub(super) struct Settling<T> {
 }
 
 impl<T> Settling<T> {
-    fn now() -> Self {
+    fn since(now: Instant) -> Self {
         Self {
-            since: Instant::now(),
+            since: now,
             freeze: None,
             suspend: false,
             asked: Vec::new(),
@@ -48,7 +48,8 @@ impl<T> Settling<T> {
 
 impl<F: Frontend> Worker<F> {
     pub(super) fn settling(&mut self) -> &mut Settling<F::Ticket> {
-        self.settling.get_or_insert_with(Settling::now)
+        let now = (self.clock)();
+        self.settling.get_or_insert_with(|| Settling::since(now))
     }
 
     pub(super) fn freeze_changed(&mut self) {
@@ -77,9 +78,10 @@ impl<F: Frontend> Worker<F> {
     pub(super) fn reset(&mut self, kind: ResetKind, ticket: F::Ticket, asked: Instant) {
         match kind {
             ResetKind::Frozen => {
+                let now = (self.clock)();
                 let settling = self.settling();
                 settling.resets.push((ticket, asked));
-                settling.since = Instant::now();
+                settling.since = now;
             }
             ResetKind::Full => {
                 if let Some(settling) = self.settling.take() {
@@ -95,14 +97,15 @@ impl<F: Frontend> Worker<F> {
         let since = self.settling.as_ref()?.since;
         self.look_for_fences(false);
         self.answer_done();
-        let quiet = self.is_quiet(since.elapsed());
+        let waited = (self.clock)().saturating_duration_since(since);
+        let quiet = self.is_quiet(waited);
         if let Some(quiet) = quiet
             && let Some(settling) = self.settling.take()
         {
             self.conclude(settling, quiet);
             return None;
         }
-        Some(QUIESCE_LIMIT.saturating_sub(since.elapsed()))
+        Some(QUIESCE_LIMIT.saturating_sub(waited))
     }
 
     /// `None` as long as it may come to be.
@@ -185,7 +188,7 @@ impl<F: Frontend> Worker<F> {
     /// its rings stood if the state is retained.
     fn stop(&mut self, frozen: bool) -> Option<[RingPosition; QUEUE_SIZES.len()]> {
         if frozen {
-            let positions = self.life.retain(Instant::now());
+            let positions = self.life.retain((self.clock)());
             self.reset_gpu(GpuResetKind::Frozen);
             return Some(positions);
         }
