@@ -18,6 +18,8 @@ use virtio_gpu_worker::seccomp::{self, HostPath, SystemCall};
 pub struct ServerNeeds {
     /// Whether it reaches the host's compositor.
     pub wayland: bool,
+    /// Whether VNC viewers connect.
+    pub viewers: bool,
     /// Whether virglrenderer lives in it.
     pub renders: bool,
     /// Whether it starts the render server itself.
@@ -33,6 +35,9 @@ pub fn server(needs: &ServerNeeds) -> Policy {
     let mut lists = vec![seccomp::GPU_2D, seccomp::CONTROL, seccomp::SERVER];
     if needs.wayland {
         lists.push(seccomp::GPU_WAYLAND);
+    }
+    if needs.viewers {
+        lists.push(seccomp::VNC);
     }
     let mut policy = Policy::default();
     let mut narrowed = common();

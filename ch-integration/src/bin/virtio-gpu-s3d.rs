@@ -24,13 +24,14 @@ use env_logger::Env;
 use host_sandbox::user::{User, UserError, become_user};
 use host_sandbox::{EnterError, Mode, namespaces};
 use host_util::socket::{SocketError, SocketFile, listen};
-use log::{LevelFilter, error, warn};
+use log::{LevelFilter, error, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error as ThisError;
 use virtio_gpu_control as control;
 #[cfg(feature = "virgl")]
 use virtio_gpu_renderer_process::ServeError;
+use virtio_gpu_vnc::{self as vnc, AddressError, VncAddress};
 #[cfg(feature = "virgl")]
 use virtio_gpu_worker::Backend;
 use virtio_gpu_worker::{
@@ -90,6 +91,15 @@ struct Options {
     #[cfg(feature = "virgl")]
     #[arg(long, value_name = "process|thread", default_value = "process")]
     renderer: RendererOption,
+
+    /// Where VNC viewers may connect: IP:PORT, localhost:PORT or unix:PATH. They see all outputs side by side
+    #[arg(long, value_name = "ADDRESS")]
+    vnc: Option<VncAddress>,
+
+    /// Let viewers connect from other machines too. There is no password and no encryption: whoever reaches the address
+    /// sees everything
+    #[arg(long, requires = "vnc")]
+    vnc_insecure: bool,
 
     /// Write what the outputs show to a PNG file when the VMM leaves, and on SIGTERM and SIGINT; with several outputs
     /// to PATH with their numbers before the extension. An output that shows nothing writes no file
@@ -158,10 +168,16 @@ impl Options {
 
     /// Of the host, once the sockets are there.
     fn needs(&self) -> ServerNeeds {
-        let sockets = [Some(self.socket.as_path()), self.control.as_deref()];
+        let viewers = self.vnc.as_ref().and_then(VncAddress::path);
+        let sockets = [
+            Some(self.socket.as_path()),
+            self.control.as_deref(),
+            viewers,
+        ];
         let at_exit = self.screenshot_on_exit.as_deref().map(directory);
         ServerNeeds {
             wayland: self.gpu.wayland.is_some(),
+            viewers: self.vnc.is_some(),
             renders: self.renders(),
             starts_render_server: self.renders() && self.gpu.venus,
             sockets: sockets.into_iter().flatten().map(directory).collect(),
@@ -215,6 +231,12 @@ enum StartError {
     Device(#[from] DeviceError),
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error(transparent)]
+    Vnc(#[from] AddressError),
+    #[error(
+        "Other machines reach {address}, where nobody is asked for a password; --vnc-insecure allows that"
+    )]
+    VncExposed { address: VncAddress },
     #[error("Cannot start a thread")]
     Thread(#[source] IoError),
     #[error(transparent)]
@@ -291,10 +313,19 @@ fn listen_and_serve(
         files.push(file);
         control = Some(listener);
     }
+    let mut viewers = None;
+    if let Some(address) = &options.vnc {
+        let (listener, file) = listen_for_viewers(address, options.vnc_insecure)?;
+        files.extend(file);
+        viewers = Some(listener);
+    }
     enter_sandbox(options)?;
     let device = Arc::new(GpuDevice::new(&options.device(renderer))?);
     if let Some(listener) = control {
         control::serve(listener, device.clone()).map_err(StartError::Thread)?;
+    }
+    if let Some(listener) = viewers {
+        vnc::serve(listener, device.clone()).map_err(StartError::Thread)?;
     }
     let screens = options.screenshot_on_exit.clone();
     let (last, to, made) = (device.clone(), screens.clone(), files.clone());
@@ -326,6 +357,20 @@ fn enter_sandbox(options: &Options) -> Result<(), EnterError> {
         Mode::Off => warn!("sandbox: off"),
     }
     Ok(())
+}
+
+/// Listens for VNC viewers, before the sandbox takes the network away.
+fn listen_for_viewers(
+    address: &VncAddress,
+    insecure: bool,
+) -> Result<(vnc::Listener, Option<SocketFile>), StartError> {
+    if !insecure && !address.is_local() {
+        let address = address.clone();
+        return Err(StartError::VncExposed { address });
+    }
+    let listening = address.listen()?;
+    info!("VNC viewers may connect to {address}");
+    Ok(listening)
 }
 
 /// The guest's last picture, for a person who asked for it.

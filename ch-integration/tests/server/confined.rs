@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
@@ -195,6 +195,23 @@ fn a_screenshot_goes_where_the_server_was_told_that_it_may() {
         "{answer}"
     );
     drop(program);
+}
+
+#[test]
+fn a_confined_server_shows_its_screen_to_a_viewer_and_removes_the_viewers_socket() {
+    let sockets = TempDir::new().unwrap();
+    let path = sockets.path().join("vnc");
+    let mut program = Program::start(&["--vnc", &format!("unix:{}", path.display())]);
+    let mut viewer = UnixStream::connect(&path).unwrap();
+    viewer.write_all(b"RFB 003.008\n\x01\x01").unwrap();
+    let mut begin = [0; 22];
+    viewer.read_exact(&mut begin).unwrap();
+    // Version, security, how that went, and the size of the screen: 1280 x 800.
+    assert_eq!(begin[12..], [1, 1, 0, 0, 0, 0, 5, 0, 3, 32]);
+    let server = Pid::from_child(&program.child);
+    kill_process(server, Signal::TERM).unwrap();
+    assert!(program.child.wait().unwrap().success());
+    assert!(!path.exists());
 }
 
 /// The sockets go with the server: it may remove them, and was not ended for it.

@@ -23,3 +23,4 @@ mod renderer;
 #[cfg(feature = "virgl")]
 mod virgl;
 mod vmm;
+mod vnc;

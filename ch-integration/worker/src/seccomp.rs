@@ -74,6 +74,25 @@ pub const CONTROL: &[SystemCall] = calls! {
     SYS_shutdown => "end the connections when the GPU goes",
 };
 
+/// What the threads of VNC viewers need beside [`GPU_2D`].
+pub const VNC: &[SystemCall] = calls! {
+    SYS_accept4 => "a viewer connects",
+    SYS_clock_nanosleep => "the next viewer waits where there are no more files",
+    SYS_clone => "a thread for each viewer",
+    SYS_clone3 => "a thread for each viewer",
+    SYS_eventfd2 => "each viewer has a way to be woken for a new picture",
+    SYS_ioctl => "FIONBIO: nothing waits for a viewer",
+    #[cfg(target_arch = "x86_64")]
+    SYS_poll => "wait for a viewer and for a new picture",
+    SYS_ppoll => "wait for a viewer and for a new picture",
+    SYS_prctl => "name the threads",
+    SYS_recvfrom => "what a viewer says",
+    SYS_rseq => "the start of a thread",
+    SYS_sendto => "pictures",
+    SYS_setsockopt => "TCP_NODELAY: a picture's end does not wait for its beginning",
+    SYS_shutdown => "end a viewer's connection",
+};
+
 /// What the GPU's thread and the renderer's need beside [`GPU_2D`] with the virgl backend, where Mesa draws. How
 /// much of the host that is says why an out-of-process server is the better place for it.
 pub const GPU_VIRGL: &[SystemCall] = calls! {
@@ -325,9 +344,10 @@ mod tests {
 
     use super::*;
 
-    const LISTS: [&[SystemCall]; 8] = [
+    const LISTS: [&[SystemCall]; 9] = [
         GPU_2D,
         CONTROL,
+        VNC,
         GPU_VIRGL,
         GPU_WAYLAND,
         SERVER,

@@ -2,12 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The screen before there is an operating system: UEFI firmware has a virtio-gpu driver of its own.
 
+use std::net::TcpListener;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tests::daemon::Daemon;
 use tests::firmware::Firmware;
+use tests::image::Image;
 use tests::lab::{Kernel, Lab};
 use tests::machine::{Gpu, Machine};
 
@@ -30,7 +33,8 @@ fn the_firmwares_screen_is_the_one_that_qemus_own_device_shows() -> Result<()> {
     if lab.firmware()?.is_none() {
         return Ok(());
     }
-    let server = Daemon::start(&lab, "firmware", &[])?;
+    let port = free_port()?;
+    let server = Daemon::start(&lab, "firmware", &["--vnc", &format!("127.0.0.1:{port}")])?;
     let machine = |name, gpu| Machine::new(name, Kernel::V6_1, gpu);
     let _ours = Firmware::start(
         &lab,
@@ -56,5 +60,28 @@ fn the_firmwares_screen_is_the_one_that_qemus_own_device_shows() -> Result<()> {
         );
         thread::sleep(INTERVAL);
     }
-    Ok(())
+    must_be_seen_by_vnc(&server, port)
+}
+
+/// VNC's clients count displays from this port on.
+const FIRST_PORT: u16 = 5900;
+
+fn free_port() -> Result<u16> {
+    let free = (FIRST_PORT + 20..FIRST_PORT + 90)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.context("a free port for VNC")
+}
+
+/// A client of others' making sees what the server says that it shows: gtk-vnc's, which GNOME's viewers are made of.
+fn must_be_seen_by_vnc(server: &Daemon, port: u16) -> Result<()> {
+    let picture = server.picture("vnc");
+    let display = format!("127.0.0.1:{}", port - FIRST_PORT);
+    let run = Command::new("gvnccapture")
+        .arg(display)
+        .arg(&picture)
+        .output()
+        .context("gvnccapture, of the package gvncviewer")?;
+    ensure!(run.status.success(), "{run:?}");
+    let shown = server.screenshot("shell")?;
+    Image::read(&picture)?.must_be(&shown.image)
 }
