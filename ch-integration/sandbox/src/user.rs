@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::unistd::{User as Account, setgroups, setresgid, setresuid};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use thiserror::Error;
 
 /// A user of the host to become.
@@ -45,6 +46,11 @@ pub fn become_user(user: &User) -> Result<(), UserError> {
     setgroups(&[*gid])
         .and_then(|()| setresgid(*gid, *gid, *gid))
         .and_then(|()| setresuid(*uid, *uid, *uid))
+        // Who changed users has /proc/self as root's, until its next program; its namespace is set up through that.
+        .and_then(|()| {
+            let behavior = set_dumpable_behavior(DumpableBehavior::Dumpable);
+            behavior.map_err(|error| Errno::from_raw(error.raw_os_error()))
+        })
         .map_err(|source| UserError {
             name: name.clone(),
             source,

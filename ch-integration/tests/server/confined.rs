@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
@@ -33,7 +34,13 @@ impl Drop for Program {
 
 impl Program {
     fn start(options: &[&str]) -> Self {
+        Self::start_as(None, options)
+    }
+
+    /// In a directory of this user's.
+    fn start_as(user: Option<u32>, options: &[&str]) -> Self {
         let directory = TempDir::new().unwrap();
+        chown(directory.path(), user, user).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_virtio-gpu-s3d"))
             .arg("--socket")
             .arg(directory.path().join("socket"))
@@ -212,6 +219,26 @@ fn a_confined_server_shows_its_screen_to_a_viewer_and_removes_the_viewers_socket
     kill_process(server, Signal::TERM).unwrap();
     assert!(program.child.wait().unwrap().success());
     assert!(!path.exists());
+}
+
+/// Everything is theirs, and the sandbox is whole.
+#[test]
+fn root_can_have_the_server_become_another_user() {
+    if !geteuid().is_root() || !is_possible() {
+        return;
+    }
+    const NOBODY: u32 = 65_534;
+    let program = Program::start_as(Some(NOBODY), &["--user", "nobody"]);
+    let process = program.child.id();
+    let status = status(process);
+    for field in ["Uid", "Gid"] {
+        let all = ["65534"; 4];
+        assert!(status[field].split_whitespace().eq(all), "{status:?}");
+    }
+    let map = fs::read_to_string(format!("/proc/{process}/uid_map")).unwrap();
+    assert!(map.split_whitespace().eq(["65533", "65534", "1"]), "{map}");
+    let owner = fs::metadata(program.socket()).unwrap().uid();
+    assert_eq!(owner, NOBODY);
 }
 
 /// The sockets go with the server: it may remove them, and was not ended for it.
