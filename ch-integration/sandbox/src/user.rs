@@ -3,10 +3,11 @@
 
 //! Another user of the host.
 
+use std::ffi::CString;
 use std::str::FromStr;
 
 use nix::errno::Errno;
-use nix::unistd::{User as Account, setgroups, setresgid, setresuid};
+use nix::unistd::{User as Account, initgroups, setresgid, setresuid};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use thiserror::Error;
 
@@ -37,13 +38,15 @@ impl FromStr for User {
     }
 }
 
-/// Becomes `user`, with their group and no other, for good.
+/// Becomes `user`, with the groups that they are in, by which a GPU's devices are reached, and no other; for good.
 ///
 /// # Errors
 /// Only root may.
 pub fn become_user(user: &User) -> Result<(), UserError> {
     let Account { name, uid, gid, .. } = &user.0;
-    setgroups(&[*gid])
+    let known = CString::new(name.as_str()).map_err(|_| Errno::EINVAL);
+    known
+        .and_then(|known| initgroups(&known, *gid))
         .and_then(|()| setresgid(*gid, *gid, *gid))
         .and_then(|()| setresuid(*uid, *uid, *uid))
         // Who changed users has /proc/self as root's, until its next program; its namespace is set up through that.
