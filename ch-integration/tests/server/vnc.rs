@@ -330,3 +330,22 @@ fn a_viewer_that_resizes_has_the_guest_told() {
         size == [1024, 768]
     });
 }
+
+/// The worker's queue has room for 256 commands, and who finds none ends it.
+#[test]
+fn a_viewer_that_lists_outputs_without_end_asks_the_device_for_those_that_are_there() {
+    let rig = Rig::start(64, 64);
+    let mut viewer = Viewer::connect(&rig.path);
+    let mut wish = vec![251, 0, 4, 0, 3, 0, 255, 0];
+    for id in 0..255_u32 {
+        wish.extend((id % 2 * 7).to_be_bytes());
+        wish.extend([0, 0, 0, 0, 4, 0, 3, 0, 0, 0, 0, 0]);
+    }
+    let before = rig.jobs();
+    viewer.say(&wish);
+    wait_until("the wish to be granted", || rig.jobs() > before);
+    thread::sleep(Duration::from_millis(300));
+    // One output, and looks at what comes of it.
+    let jobs = rig.jobs() - before;
+    assert!(jobs < 40, "{jobs} jobs");
+}

@@ -221,14 +221,20 @@ impl Screen {
         }
     }
 
-    /// The guest does as it likes with it, and one that has no such size is left as it is.
+    /// The guest does as it likes with it, and one that has no such size is left as it is. Only what is an output is asked
+    /// for, once each: a viewer can list more than the worker's queue has room for.
     fn resize(&self, layout: &[Wanted]) {
-        for screen in layout {
-            let size = OutputSize {
-                width: screen.area.width.into(),
-                height: screen.area.height.into(),
+        let outputs = self.desktop().screens();
+        for output in outputs {
+            let wanted = layout.iter().find(|it| it.id == output.id);
+            let Some(Wanted { id, area }) = wanted else {
+                continue;
             };
-            if let Err(error) = self.device.resize(screen.id, size) {
+            let size = OutputSize {
+                width: area.width.into(),
+                height: area.height.into(),
+            };
+            if let Err(error) = self.device.resize(*id, size) {
                 debug!("A viewer wants an output of another size: {error}");
             }
         }
