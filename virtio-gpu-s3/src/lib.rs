@@ -99,3 +99,4 @@ pub use renderer::{CrossDomainError, NullRenderer, Renderer, RendererError, Stre
 pub use request::Request;
 pub use response::Response;
 pub use status::{Counters, ErrorCounters, ErrorKind, ScanoutStatus, Status};
+pub use transfer::check_transfer;

@@ -90,8 +90,11 @@ pub(crate) fn check_span(transfer: &Transfer3d, memory: u64) -> Result<(), Guest
     Ok(())
 }
 
-/// `Ok` if the transfer fits the resource, where its kind is known, and the memory.
-pub(crate) fn check_transfer(
+/// `Ok` if the transfer fits the resource, where its kind is known, and `memory` bytes.
+///
+/// # Errors
+/// What is outside.
+pub fn check_transfer(
     params: Option<&Resource3d>,
     transfer: &Transfer3d,
     memory: u64,

@@ -24,8 +24,8 @@ use super::fences::FenceTable;
 use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::renderer::stream::{Growth, Target, check};
 use virtio_gpu_s3::renderer::{BlobParams, CapsetInfo, RendererError, Resource3d, Transfer3d};
-use virtio_gpu_s3::row_bytes;
 use virtio_gpu_s3::{Fence, Timeline};
+use virtio_gpu_s3::{check_transfer, row_bytes};
 
 /// The part of `context_init` that names a capset; 0 is virgl's first.
 const CAPSET_MASK: u32 = 0xff;
@@ -71,16 +71,30 @@ pub(super) struct Engine {
     fences: Arc<FenceTable>,
     contexts: BTreeMap<u32, Context>,
     resources: BTreeMap<u32, Held>,
+    /// Descriptions of capsets, by id and version. virglrenderer finds out what OpenGL can do by trying, in whatever
+    /// context is current, and leaves that without its framebuffer: it is asked before there is one.
+    descriptions: BTreeMap<(u32, u32), Vec<u8>>,
 }
 
 impl Engine {
     pub(super) fn new(rutabaga: Rutabaga, fences: Arc<FenceTable>) -> Self {
-        Self {
+        let mut engine = Self {
             rutabaga,
             fences,
             contexts: BTreeMap::new(),
             resources: BTreeMap::new(),
+            descriptions: BTreeMap::new(),
+        };
+        for capset in engine.capsets() {
+            for version in 0..=capset.max_version {
+                if let Ok(description) = engine.rutabaga.get_capset(capset.id, version) {
+                    engine
+                        .descriptions
+                        .insert((capset.id, version), description);
+                }
+            }
         }
+        engine
     }
 
     /// Those that have a description.
@@ -109,8 +123,9 @@ impl Engine {
     }
 
     pub(super) fn capset(&self, id: u32, version: u32) -> Result<Vec<u8>, RendererError> {
-        let capset = self.rutabaga.get_capset(id, version);
-        capset.map_err(refused("a capset"))
+        let description = self.descriptions.get(&(id, version));
+        let unknown = RendererError::refused("an unknown capset", EINVAL);
+        description.cloned().ok_or(unknown)
     }
 
     fn create_context(
@@ -304,6 +319,45 @@ impl Engine {
     ) -> Result<(), RendererError> {
         let (bytes, transfer) = rows(rect, stride).ok_or(OUTSIDE)?;
         let source = source.get(..bytes).ok_or(OUTSIDE)?;
+        self.write(id, transfer, source)
+    }
+
+    fn read_level(
+        &mut self,
+        id: u32,
+        transfer: &Transfer3d,
+        target: &mut [u8],
+    ) -> Result<(), RendererError> {
+        self.check_level(id, transfer, target.len())?;
+        let transfer = transfer_of(transfer);
+        self.rutabaga
+            .transfer_read(0, id, transfer, Some(IoSliceMut::new(target)))
+            .map_err(refused("a read-back"))
+    }
+
+    fn write_level(
+        &mut self,
+        id: u32,
+        transfer: &Transfer3d,
+        source: &[u8],
+    ) -> Result<(), RendererError> {
+        self.check_level(id, transfer, source.len())?;
+        self.write(id, transfer_of(transfer), source)
+    }
+
+    /// As a guest's transfer is checked before virglrenderer sees it.
+    fn check_level(
+        &mut self,
+        id: u32,
+        transfer: &Transfer3d,
+        bytes: usize,
+    ) -> Result<(), RendererError> {
+        let params = self.held(id)?.params;
+        check_transfer(params.as_ref(), transfer, bytes as u64).map_err(|_| OUTSIDE)
+    }
+
+    /// Writes to a resource from a buffer, which is its backing for the time.
+    fn write(&mut self, id: u32, transfer: Transfer3D, source: &[u8]) -> Result<(), RendererError> {
         let of_guest = self.held(id)?.backing.clone();
         if of_guest.is_some() {
             self.detach_iovecs(id)?;

@@ -13,6 +13,7 @@
 //! | global fence numbers are cut to 32 bits | both kinds of numbers are our own |
 //! | a debug build makes standard error a copy of standard output | standard error is put back |
 //! | without a capset mask it offers capsets it has not initialised | the mask is always given |
+//! | to describe a capset it tries formats in the current context, and leaves that without its framebuffer | descriptions are fetched before there is a context |
 //! | reads that fail leave the buffer as it was | rows are zeroed before |
 //! | a resource's iovecs are freed before virglrenderer lets go of them | they are detached before |
 //! | writes from a buffer are not supported | the buffer becomes the backing for the time |

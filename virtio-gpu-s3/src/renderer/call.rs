@@ -85,6 +85,17 @@ pub enum Operation {
         rect: Rect,
         stride: usize,
     },
+    /// Copies a box of a level to [`Data::Room`] as `transfer` says, as bytes of the resource's own format: how a
+    /// resource is saved. What is between rows stays as it is.
+    ReadLevel {
+        resource_id: u32,
+        transfer: Transfer3d,
+    },
+    /// Copies [`Data::Bytes`] to a box of a level as `transfer` says: how a resource is restored.
+    WriteLevel {
+        resource_id: u32,
+        transfer: Transfer3d,
+    },
     /// Copies a blob's bytes from `offset` on to [`Data::Room`], all of which is written.
     ReadBlob { resource_id: u32, offset: u64 },
     /// Copies [`Data::Bytes`] to a blob from `offset` on. Like a read it does up to 8 aligned bytes at once, as a

@@ -123,6 +123,14 @@ impl Engine {
                 rect,
                 stride,
             } => self.write_pixels(resource_id, rect, stride, given.bytes().ok_or(MISFIT)?),
+            Operation::ReadLevel {
+                resource_id,
+                ref transfer,
+            } => self.read_level(resource_id, transfer, given.room().ok_or(MISFIT)?),
+            Operation::WriteLevel {
+                resource_id,
+                ref transfer,
+            } => self.write_level(resource_id, transfer, given.bytes().ok_or(MISFIT)?),
             Operation::ReadBlob {
                 resource_id,
                 offset,

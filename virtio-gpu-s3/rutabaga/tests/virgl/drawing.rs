@@ -180,3 +180,21 @@ fn a_texture_and_a_buffer_never_written_read_as_zeros() {
         assert_eq!(driver.ram.read(&memory, 0, bytes), vec![0; bytes]);
     }
 }
+
+#[test]
+fn a_capset_that_is_asked_for_between_two_frames_disturbs_neither() {
+    // virglrenderer tries out what OpenGL can do, and leaves the current context without its framebuffer.
+    let mut lab = lab();
+    scene(&mut lab.driver);
+    assert_eq!(lab.driver.in_context(1, frame()), OK);
+    let before = lab.shown(10);
+    for (id, version) in [(1, 1), (2, 2)] {
+        // A look is on another context, so it comes last.
+        assert_eq!(lab.driver.in_context(1, frame()), OK);
+        let answer = lab.driver.control(request::get_capset(id, version));
+        assert_eq!(answer.type_(), ResponseType::OK_CAPSET);
+        assert_eq!(lab.driver.in_context(1, frame()), OK);
+        assert_eq!(lab.shown(10), before);
+    }
+    assert_eq!(lab.host_errors(), 0);
+}
