@@ -99,7 +99,8 @@ fn role(process: u32) -> String {
         .collect();
     match words[0].contains("virgl_render_server") {
         true => "render-server".into(),
-        false => words[1].clone().into(),
+        // One that has ended has none.
+        false => words.get(1).map_or("ended", |word| word).into(),
     }
 }
 
