@@ -88,7 +88,7 @@ pub const VNC: &[SystemCall] = calls! {
     SYS_prctl => "name the threads",
     SYS_recvfrom => "what a viewer says",
     SYS_rseq => "the start of a thread",
-    SYS_sendto => "pictures",
+    SYS_sendto => "pictures for a viewer",
     SYS_setsockopt => "TCP_NODELAY: a picture's end does not wait for its beginning",
     SYS_shutdown => "end a viewer's connection",
 };
