@@ -214,7 +214,7 @@ pub const SERVER: &[SystemCall] = calls! {
     SYS_fsync => "a screenshot is whole before it takes its name",
     SYS_ftruncate => "memory that the renderer's process shares",
     SYS_getcwd => "the report of a panic",
-    SYS_getpid => "abort",
+    SYS_getpid => "abort signals its own process",
     SYS_getsockopt => "who a socket's peer is",
     SYS_io_getevents => "interrupts are signalled by AIO, which cannot be made to wait",
     SYS_io_setup => "interrupts are signalled by AIO, which cannot be made to wait",
@@ -248,7 +248,7 @@ pub const SERVER: &[SystemCall] = calls! {
     SYS_unlinkat => "the server's sockets go with it",
     SYS_wait4 => "the end of the process that starts renderers",
     SYS_waitid => "the end of the process that starts renderers",
-    SYS_writev => "the log",
+    SYS_writev => "lines of the log",
 };
 
 /// What the renderer's own process needs beside [`GPU_2D`] and [`GPU_VIRGL`].
