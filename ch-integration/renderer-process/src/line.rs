@@ -12,8 +12,9 @@
 //! looked at.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use host_util::handshake;
 use virtio_gpu_s3::{Fence, Timeline};
 use vm_memory::{Bytes, MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -38,7 +39,7 @@ const REPLIES: Ring = Ring {
 };
 const PUT_FENCES: usize = 4 * APART;
 const TAKEN_FENCES: usize = 5 * APART;
-const TOLD: usize = 6 * APART;
+const NEWS_WANTED: usize = 6 * APART;
 const FENCES: usize = PAGE + 2 * RING_BYTES;
 
 /// A power of two, so that positions can wrap around.
@@ -106,20 +107,24 @@ impl Line {
         self.word(REPLIES.put).load(Ordering::Relaxed)
     }
 
-    /// Whether the device wants to be told, once, that there is something to find here.
+    /// Whether the device wants to be told, once, that there is something to find here. It looks once more after this.
     pub(super) fn want_news(&self, wanted: bool) {
-        let told = u32::from(!wanted);
-        self.word(TOLD).store(told, Ordering::Relaxed);
-        // Either the renderer sees this, or the device's next look sees what the renderer has put here.
-        fence(Ordering::SeqCst);
+        let word = self.word(NEWS_WANTED);
+        if wanted {
+            handshake::fall_asleep(word);
+        } else {
+            handshake::wake_up(word);
+        }
     }
 
     /// Something was put here. Whether the device has to be told.
     pub(super) fn has_to_tell(&self) -> bool {
-        // See `want_news`.
-        fence(Ordering::SeqCst);
-        let told = self.word(TOLD);
-        told.load(Ordering::Relaxed) == 0 && told.swap(1, Ordering::Relaxed) == 0
+        handshake::must_wake(self.word(NEWS_WANTED))
+    }
+
+    /// The same right after [`Writer::put`], whose fence is enough.
+    pub(super) fn has_to_tell_too(&self) -> bool {
+        handshake::must_wake_too(self.word(NEWS_WANTED))
     }
 
     fn word(&self, at: usize) -> &AtomicU32 {
@@ -170,10 +175,7 @@ impl Writer {
         word.store(length, Ordering::Relaxed);
         *put = put.wrapping_add(1);
         line.word(ring.put).store(*put, Ordering::Release);
-        // See `Reader::sleep`.
-        fence(Ordering::SeqCst);
-        let asleep = line.word(ring.asleep);
-        Ok(asleep.load(Ordering::Relaxed) != 0 && asleep.swap(0, Ordering::Relaxed) != 0)
+        Ok(handshake::must_wake(line.word(ring.asleep)))
     }
 }
 
@@ -218,10 +220,7 @@ impl Reader {
 
     /// The reader sleeps from now on, and is waked through the socket. False if there is a message.
     pub(super) fn sleep(&self) -> bool {
-        let asleep = self.line.word(self.ring.asleep);
-        asleep.store(1, Ordering::Relaxed);
-        // Either the writer sees this, or the look below sees its message.
-        fence(Ordering::SeqCst);
+        handshake::fall_asleep(self.line.word(self.ring.asleep));
         if self.has_news() {
             self.wake();
             return false;
@@ -231,8 +230,7 @@ impl Reader {
 
     /// The reader looks again.
     pub(super) fn wake(&self) {
-        let asleep = self.line.word(self.ring.asleep);
-        asleep.store(0, Ordering::Relaxed);
+        handshake::wake_up(self.line.word(self.ring.asleep));
     }
 }
 

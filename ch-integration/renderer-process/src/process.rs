@@ -201,6 +201,7 @@ impl Process {
         let (fences, their_fences) = Channel::pair()?;
         let room = program.max_request.saturating_mul(PIECE_PER_ENTRY);
         let (scratch, their_scratch) = Scratch::new(room)?;
+        scratch.line().want_news(true);
         let (printed, prints) = pipe().map_err(|error| channel_error(&error))?;
         let ends = Ends {
             calls: their_calls,

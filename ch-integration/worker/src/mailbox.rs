@@ -8,10 +8,11 @@ use std::io::Error as IoError;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use host_util::handshake;
 use log::{error, warn};
 use virtio_pci_freeze::FreezeTicket;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -79,15 +80,13 @@ pub(crate) struct Mailbox<F: Frontend> {
 #[derive(Debug)]
 struct Bell {
     eventfd: EventFd,
-    /// A worker that is awake looks by itself.
-    asleep: AtomicBool,
+    /// A worker that is awake looks by itself: see [`handshake`].
+    asleep: AtomicU32,
 }
 
 impl Bell {
     fn ring(&self) {
-        // Either this sees that the worker sleeps, or the worker sees what this is about before it does.
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) {
+        if handshake::must_wake(&self.asleep) {
             // It fails only where 2^64 - 2 wakes are waiting already.
             drop(self.eventfd.write(1));
         }
@@ -213,7 +212,7 @@ impl<F: Frontend> Inbox<F> {
         let signals = Arc::new(Signals::default());
         let bell = Arc::new(Bell {
             eventfd: EventFd::new(EFD_NONBLOCK)?,
-            asleep: AtomicBool::new(false),
+            asleep: AtomicU32::new(0),
         });
         let epoll = Epoll::new()?;
         listen(&epoll, &bell.eventfd, BELL)?;
@@ -259,13 +258,12 @@ impl<F: Frontend> Inbox<F> {
     }
 
     fn sleep(&self, patience: Patience) {
-        self.bell.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        handshake::fall_asleep(&self.bell.asleep);
         let signals = &self.signals;
         if !self.has_news() && signals.rung.load(Ordering::Relaxed) == 0 {
             self.wait(patience);
         }
-        self.bell.asleep.store(false, Ordering::Relaxed);
+        handshake::wake_up(&self.bell.asleep);
     }
 
     /// Waits for doorbells or for the bell, and notes the doorbells that rang.

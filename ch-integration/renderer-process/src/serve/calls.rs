@@ -21,8 +21,10 @@ use crate::line::{FenceWriter, Line, Reader, Writer};
 use crate::protocol::{Encoder, MAX_FENCES, MAX_HEAD, Reply, Request, WAKE, decode};
 use host_util::adaptive_polling::{AdaptivePolling, FOR_RENDERER};
 
-/// Looks at the line between two at what takes a system call.
+/// Looks at the line between two at what takes a system call,
 const LOOKS: u32 = 16;
+/// and requests that are there already: together they take no longer than the looks in vain.
+const REQUESTS: u32 = 64;
 
 /// What has to be done for a renderer while nobody calls it.
 pub(super) trait Idle {
@@ -112,8 +114,9 @@ impl<'a> Calls<'a> {
 
     /// The next request.
     pub(super) fn next(&mut self, idle: &mut impl Idle) -> Result<Request, ChannelError> {
-        self.look_around(idle)?;
-        if !self.requests.has_news() {
+        if self.requests.has_news() {
+            self.look_around(idle, REQUESTS)?;
+        } else {
             self.wait_for_request(idle)?;
         }
         let requests = &mut self.requests;
@@ -125,7 +128,7 @@ impl<'a> Calls<'a> {
         let mut polling = mem::take(&mut self.polling);
         let mut looked = Ok(());
         polling.look(FOR_RENDERER, || {
-            looked = self.look_around(idle);
+            looked = self.look_around(idle, LOOKS);
             looked.is_err() || self.requests.has_news()
         });
         looked?;
@@ -164,16 +167,16 @@ impl<'a> Calls<'a> {
         };
         if wakes {
             self.socket.send(&WAKE, None)?;
-        } else if in_flight && self.line.has_to_tell() {
+        } else if in_flight && self.line.has_to_tell_too() {
             self.news.send(&[]);
         }
         Ok(())
     }
 
-    /// Looks now and then at what takes a system call.
-    fn look_around(&mut self, idle: &mut impl Idle) -> Result<(), ChannelError> {
+    /// Looks once in so many times at what takes a system call.
+    fn look_around(&mut self, idle: &mut impl Idle, times: u32) -> Result<(), ChannelError> {
         self.looks = self.looks.wrapping_add(1);
-        if self.looks.is_multiple_of(LOOKS) {
+        if self.looks.is_multiple_of(times) {
             self.wait(idle, Some(&Timespec::default()))?;
         }
         Ok(())
