@@ -6,9 +6,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::debug;
 use thiserror::Error;
 use vfio_user_device::{DmaMemory, Interrupts, IrqChange, MemoryChange};
 use virtio_gpu_s3::renderer::Renderer;
@@ -31,9 +30,6 @@ use crate::window::{BlobAccess, Window};
 
 #[cfg(test)]
 mod tests;
-
-/// How long a reset may take before that is told.
-const SLOW: Duration = Duration::from_secs(1);
 
 /// A device that cannot be made.
 #[derive(Debug, Error)]
@@ -252,13 +248,8 @@ impl GpuDevice {
 
     /// There is no giving up: a guest that went on would meet what the device still does for it.
     fn wait_for_reset(&self) {
-        let start = Instant::now();
-        self.worker
-            .lend_until(|| self.function.wait_for_reset(Duration::ZERO));
-        while !self.function.wait_for_reset(SLOW) && !self.worker.is_finished() {
-            let waited = start.elapsed();
-            warn!("The device still works for its guest, {waited:?} after it was to reset");
-        }
+        let done = |limit| self.function.wait_for_reset(limit);
+        self.worker.wait_until("resets", done);
     }
 }
 

@@ -5,6 +5,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ pub struct Screenshot {
 pub struct Daemon {
     control: Channel,
     events: Channel,
-    _running: Running,
+    running: Running,
     directory: PathBuf,
     sockets: Sockets,
 }
@@ -95,7 +96,7 @@ impl Daemon {
         Ok(Self {
             control,
             events,
-            _running: running,
+            running,
             directory,
             sockets,
         })
@@ -104,6 +105,34 @@ impl Daemon {
     /// The vfio-user socket, for [`crate::machine::Gpu::VfioUser`].
     pub fn device_socket(&self) -> PathBuf {
         self.sockets.path().join("device")
+    }
+
+    /// Sends a signal, by its name, to the server's renderer, whoever started it for the server.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn signal_renderer(&self, signal: &str) -> Result<()> {
+        let mut below = vec![self.running.id()];
+        while let Some(id) = below.pop() {
+            let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            if words.nth(1) == Some(b"renderer") {
+                let status = process::Command::new("kill")
+                    .args([format!("-{signal}"), id.to_string()])
+                    .status()?;
+                ensure!(status.success(), "kill -{signal} {id}: {status}");
+                return Ok(());
+            }
+            for task in fs::read_dir(format!("/proc/{id}/task"))
+                .into_iter()
+                .flatten()
+            {
+                let children = fs::read_to_string(task?.path().join("children"));
+                let children = children.unwrap_or_default();
+                below.extend(children.split_whitespace().flat_map(str::parse::<u32>));
+            }
+        }
+        bail!("the server has no renderer")
     }
 
     /// The server's view of itself.

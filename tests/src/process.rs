@@ -63,6 +63,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // Either fails only for a process that has ended already.

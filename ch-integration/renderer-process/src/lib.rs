@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use virtio_gpu_s3::Limits;
 
-pub use process::StartProcessError;
+pub use process::{Breaker, StartProcessError};
 pub use remote::RemoteRenderer;
 pub use serve::{Confine, ServeError, serve};
 pub use spawner::{SPAWNER, Spawner, serve_spawner};

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -143,6 +143,30 @@ struct State {
     wanted: bool,
 }
 
+/// Ends whatever process a renderer has, from another thread: for who cannot wait any longer for the thread that waits
+/// for it.
+#[derive(Clone, Debug, Default)]
+pub struct Breaker(Arc<Mutex<Weak<Watch>>>);
+
+impl Breaker {
+    /// Ends the process, which counts as a crash, with `why` as its reason. Nothing happens where there is none.
+    pub fn end(&self, why: &str) {
+        let watch = self.lock().upgrade();
+        if let Some(watch) = watch {
+            watch.lock().blame.get_or_insert_with(|| why.into());
+            watch.fences.close();
+        }
+    }
+
+    fn watches(&self, watch: &Arc<Watch>) {
+        *self.lock() = Arc::downgrade(watch);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Weak<Watch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A process that leaves no zombie.
 enum Reaped {
     Child(Child),
@@ -196,6 +220,7 @@ impl Process {
     pub(super) fn start(
         program: &RendererProgram,
         wake: &Arc<Wake>,
+        breaker: &Breaker,
     ) -> Result<(Self, Vec<CapsetInfo>), StartProcessError> {
         let (calls, their_calls) = Channel::pair()?;
         let (fences, their_fences) = Channel::pair()?;
@@ -220,6 +245,7 @@ impl Process {
             state: Mutex::default(),
             wake: wake.clone(),
         });
+        breaker.watches(&watch);
         let mut process = Self::watched(child, printed, calls, scratch, watch)?;
         let capsets = process.greet(their_scratch, program)?;
         Ok((process, capsets))

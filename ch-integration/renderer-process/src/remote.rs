@@ -12,7 +12,7 @@ use virtio_gpu_s3::renderer::{Answer, Backing, Begun, Call, CapsetInfo, Completi
 use virtio_gpu_s3::{Renderer, RendererError};
 
 use super::live::{CallError, Live};
-use super::process::{Process, StartProcessError};
+use super::process::{Breaker, Process, StartProcessError};
 use super::{RendererProgram, Wake};
 
 /// In which time restarts are counted.
@@ -23,6 +23,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 pub struct RemoteRenderer {
     program: RendererProgram,
     wake: Arc<Wake>,
+    breaker: Breaker,
     capsets: Vec<CapsetInfo>,
     state: State,
     /// When it was started again, the last minute.
@@ -50,15 +51,22 @@ impl RemoteRenderer {
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StartProcessError> {
         let wake = Arc::new(Wake(Box::new(wake)));
-        let (process, capsets) = Process::start(&program, &wake)?;
+        let breaker = Breaker::default();
+        let (process, capsets) = Process::start(&program, &wake, &breaker)?;
         Ok(Self {
             program,
             wake,
+            breaker,
             capsets,
             state: State::Running(Box::new(Live::new(process))),
             restarts: VecDeque::new(),
             wakes: true,
         })
+    }
+
+    /// What ends its process, this one or a later one.
+    pub fn breaker(&self) -> Breaker {
+        self.breaker.clone()
     }
 
     /// The process's number, while there is one.
@@ -79,7 +87,7 @@ impl RemoteRenderer {
             return Err(StartProcessError::TooOften { count, window });
         }
         self.restarts.push_back(now);
-        let (process, capsets) = Process::start(&self.program, &self.wake)?;
+        let (process, capsets) = Process::start(&self.program, &self.wake, &self.breaker)?;
         if capsets != self.capsets {
             return Err(StartProcessError::OtherCapsets);
         }

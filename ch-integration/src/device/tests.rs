@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Sleeps that have to wait for the renderer, as a driver sees them.
 
+use std::time::{Duration, Instant};
+
 use virtio_gpu_s3::{Outcome, Response};
 use virtio_gpu_s3_testing::request;
 use virtio_gpu_s3_testing::{RendererControl, ScriptedRenderer};

@@ -31,7 +31,7 @@ const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A server whose renderer writes down its process number.
 pub(crate) struct Patient {
-    server: Server,
+    pub(crate) server: Server,
     events: Receiver<Event>,
     directory: TempDir,
 }

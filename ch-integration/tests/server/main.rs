@@ -17,6 +17,8 @@ mod crash;
 mod device;
 mod exit;
 mod mapping;
+#[cfg(feature = "virgl")]
+mod patience;
 mod pictures;
 #[cfg(feature = "virgl")]
 mod renderer;

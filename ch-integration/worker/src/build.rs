@@ -114,6 +114,8 @@ pub fn new_renderer_in<F: Frontend>(
             program.max_request = limits.limits().max_command_bytes();
             let renderer = RemoteRenderer::new(program, wake(link));
             let renderer = renderer.map_err(BuildError::RendererProcess)?;
+            let breaker = renderer.breaker();
+            link.break_with(move |why| breaker.end(why));
             with_channels(Box::new(renderer), option, link)
         }
         _ => new_renderer(option, link),

@@ -7,7 +7,7 @@ use std::fmt::{Debug, Formatter, Result as FmtResult};
 use std::io::Error as IoError;
 use std::ops::Deref;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use virtio_pci_freeze::{FreezeTicket, QueueSetup, ResetKind};
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic};
 
 use crate::answer::{Answered, wait};
-use crate::command::{Activation, Command, Done, Job, MemoryFollowed, Reply, Told};
+use crate::command::{Activation, Command, Done, GpuAccess, Job, MemoryFollowed, Reply, Told};
 #[cfg(any(test, feature = "test-utils"))]
 use crate::driven::DrivenWorker;
 use crate::events::{Event, EventLog};
@@ -30,14 +30,18 @@ use crate::session::Executor;
 use crate::status::WorkerStatus;
 use crate::worker::Worker;
 
-/// How long the worker may take to stop touching guest memory before that is told.
-const SLOW: Duration = Duration::from_secs(1);
+/// How long a VMM that waits for the device may wait for a renderer. QEMU gives a device up after 5 s.
+pub const VMM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A way to the worker: everything that can be asked without waiting, from any thread.
 pub struct WorkerLink<F: Frontend> {
     mailbox: Mailbox<F>,
     gate: Arc<Gate>,
+    breaker: Arc<OnceLock<Breaker>>,
 }
+
+/// Ends a renderer that keeps the worker waiting.
+type Breaker = Box<dyn Fn(&str) + Send + Sync>;
 
 impl<F: Frontend> Debug for WorkerLink<F> {
     fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
@@ -52,11 +56,24 @@ impl<F: Frontend> Clone for WorkerLink<F> {
         Self {
             mailbox: self.mailbox.clone(),
             gate: Arc::clone(&self.gate),
+            breaker: Arc::clone(&self.breaker),
         }
     }
 }
 
 impl<F: Frontend> WorkerLink<F> {
+    /// A renderer that can be ended from any thread is ended so, with the reason, where a VMM would wait for it for longer
+    /// than [`VMM_PATIENCE`]. The first one that is told of stays.
+    pub fn break_with(&self, breaker: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.breaker.set(Box::new(breaker));
+    }
+
+    fn break_renderer(&self) {
+        if let Some(end) = self.breaker.get() {
+            end("a VMM waited for it");
+        }
+    }
+
     /// The renderer has something to give.
     pub fn wake(&self) {
         self.mailbox.tell_of_renderer();
@@ -184,7 +201,11 @@ impl<F: Frontend> WorkerHandle<F> {
         let gate = Arc::new(Gate::default());
         let events = Arc::new(EventLog::default());
         let (reply, started) = sync_channel(1);
-        let link = WorkerLink { mailbox, gate };
+        let link = WorkerLink {
+            mailbox,
+            gate,
+            breaker: Arc::default(),
+        };
         let (theirs, log) = (link.clone(), Arc::clone(&events));
         let body = move || {
             let (told, run) = match make(&theirs) {
@@ -226,7 +247,11 @@ impl<F: Frontend> WorkerHandle<F> {
         let (mailbox, inbox) = made;
         let gate = Arc::new(Gate::default());
         let events = Arc::new(EventLog::default());
-        let link = WorkerLink { mailbox, gate };
+        let link = WorkerLink {
+            mailbox,
+            gate,
+            breaker: Arc::default(),
+        };
         let (gpu, max_request, front) = make(&link)?;
         let executor = Executor::new(gpu, max_request);
         let (gate, log, clock) = (Arc::clone(&link.gate), Arc::clone(&events), Box::new(clock));
@@ -289,17 +314,6 @@ impl<F: Frontend> WorkerHandle<F> {
         self.lend_for(answer).or_else(|| answer.recv().ok())
     }
 
-    /// Waits for what must happen before the guest goes on. There is no giving up, unless the worker is gone.
-    fn wait_long(&self, done: &Receiver<()>, what: &str) {
-        if self.lend_for(done).is_some() {
-            return;
-        }
-        let start = Instant::now();
-        while done.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
-            warn!("The device still {what}, after {:?}", start.elapsed());
-        }
-    }
-
     /// Has the worker end, and waits for that. Everything that is asked afterwards has no answer.
     pub fn end(&self) {
         self.link.mailbox.end();
@@ -310,25 +324,60 @@ impl<F: Frontend> WorkerHandle<F> {
         }
     }
 
-    /// Has the worker read what is shown, and then stops it as [`stop`](Self::stop) does: for a guest that goes on, and
-    /// whose memory is not to be read meanwhile.
+    /// Has the worker read what is shown, if it gets to it within [`VMM_PATIENCE`], and then stops it as
+    /// [`stop`](Self::stop) does: for a guest that goes on, and whose memory is not to be read meanwhile.
     pub fn rest(&self) {
+        let start = Instant::now();
         if self.is_serving() {
             let (reply, done) = sync_channel(1);
             self.link.mailbox.post(Command::LookBeforeSleep(reply));
-            self.wait_long(&done, "reads what it shows");
+            let late = || done.recv_timeout(VMM_PATIENCE) == Err(RecvTimeoutError::Timeout);
+            if self.lend_for(&done).is_none() && late() {
+                warn!("What the device shows was not read before a sleep: the renderer is busy");
+            }
         }
-        self.stop();
+        self.stop_by(start);
     }
 
     /// Stops the worker from touching guest memory. When this returns it does not, until [`serve`](WorkerLink::serve). There is
-    /// no giving up: what happened to memory after a wait that did may happen under the worker.
+    /// no giving up: what happened to memory after a wait that did may happen under the worker. So a renderer that the worker
+    /// still waits for after [`VMM_PATIENCE`] is ended.
     pub fn stop(&self) {
+        self.stop_by(Instant::now());
+    }
+
+    fn stop_by(&self, start: Instant) {
         self.link.shut();
-        let start = Instant::now();
-        while !self.link.gate.wait_until_left(SLOW) && !self.is_finished() {
+        let mut left = VMM_PATIENCE.saturating_sub(start.elapsed());
+        while !self.link.gate.wait_until_left(left) && !self.is_finished() {
             let waited = start.elapsed();
             warn!("The device still works for its guest, {waited:?} after it was to stop");
+            self.link.break_renderer();
+            left = VMM_PATIENCE;
+        }
+    }
+
+    /// Waits until `done` says that something came to be within the time that it is given. A worker that does not even
+    /// look at what it is asked meanwhile waits for its renderer, which is then ended.
+    pub fn wait_until(&self, what: &str, mut done: impl FnMut(Duration) -> bool) {
+        let start = Instant::now();
+        self.lend_until(|| done(Duration::ZERO));
+        if done(Duration::ZERO) {
+            return;
+        }
+        while !self.is_finished() {
+            let (reply, looked) = sync_channel(1);
+            let tell = tell(reply);
+            let look = Box::new(move |_: &mut dyn GpuAccess| tell());
+            self.link.mailbox.post(Command::Job(look));
+            if done(VMM_PATIENCE) {
+                return;
+            }
+            let waited = start.elapsed();
+            warn!("The device still {what}, after {waited:?}");
+            if looked.try_recv().is_err() {
+                self.link.break_renderer();
+            }
         }
     }
 

@@ -37,7 +37,7 @@ pub use controlled::{Controlled, save_screens};
 pub use driven::DrivenWorker;
 pub use events::{Event, EventKind, EventLog, micros};
 pub use frontend::{Completion, ConfigChange, Frontend, Memory, QUEUE_SIZES, ResetReport};
-pub use handle::{Driver, StartFailure, WorkerHandle, WorkerLink};
+pub use handle::{Driver, StartFailure, VMM_PATIENCE, WorkerHandle, WorkerLink};
 pub use options::{
     Backend, DeviceOptions, GpuOption, HoldList, LayoutOption, OptionError, OutputSize,
     RendererPlace, Switch, VmmGpuOption,

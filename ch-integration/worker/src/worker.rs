@@ -374,11 +374,18 @@ impl<F: Frontend> Worker<F> {
         done();
     }
 
+    /// Inside the gate only for what is read from guest memory: who waits there shall not wait for a renderer.
     fn look_before_sleep(&mut self) {
-        let inside = self.gate.enter();
-        if let (Some(_inside), Some(session)) = (inside, self.life.session()) {
-            let memory = session.memory();
-            self.executor.gpu.look_before_sleep(&*memory);
+        let Some(session) = self.life.session() else {
+            return;
+        };
+        let gpu = &mut self.executor.gpu;
+        if gpu.shows_memory_within(0, u64::MAX) {
+            if let Some(_inside) = self.gate.enter() {
+                gpu.look_before_sleep(&*session.memory());
+            }
+        } else {
+            gpu.look_before_sleep(&F::Memory::default());
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use guest_agent::protocol::{Command, RunReport};
 use guest_agent::scene::{Animated, Client, Frame, Kept, Results, SceneRequest};
+use serde_json::json;
 use tests::guest::Wake;
 use tests::image::Image;
 use tests::lab::Kernel;
@@ -180,6 +181,58 @@ fn sleep_four_times(before: &Before, freeze_mode: bool) -> Result<()> {
     let errors = rig.server.counter("errors")?;
     ensure!(errors == 0, "{errors} commands of the guest failed");
     rig.guest.must_have_no_gpu_complaint(0)
+}
+
+/// Longer than QEMU waits for an answer, 5 s, and than any wait of the device's.
+const STOPPED: Duration = Duration::from_secs(7);
+
+/// A renderer that stands still while the guest falls asleep and wakes. One that has nothing to do costs nothing; with
+/// commands under way it may be ended, with an event that says why. QEMU, the guest and the server go on in any case.
+#[test]
+fn a_renderer_that_is_stopped_over_a_sleep_keeps_nobody_from_going_on() -> Result<()> {
+    let Some(before) = Before::start("virgl-stopped", Kernel::V6_12, "", &[])? else {
+        return Ok(());
+    };
+    let (guest, server) = (&before.rig.guest, &before.rig.server);
+    before.draw(FRAMES[0])?;
+    sleep_with_renderer_stopped(&before)?;
+    before.draw(FRAMES[1]).context("after a quiet sleep")?;
+    before.must_be_the_same_client()?;
+
+    guest.scene::<()>(SceneRequest::Animate)?;
+    before.rig.wait_for_commands(FRAMES_OF_COMMANDS)?;
+    let from = server.position();
+    sleep_with_renderer_stopped(&before)?;
+    let path = "/proc/uptime".to_owned();
+    guest.call::<String>(Command::Read { path })?;
+    guest.qmp().execute("query-status", &json!({}))?;
+    if server
+        .events(from)
+        .iter()
+        .any(|it| it == "renderer-crashed")
+    {
+        let state = server.status()?["state"].clone();
+        ensure!(state == "needs-reset", "the server says {state}");
+    } else {
+        before.rig.wait_for_commands(FRAMES_OF_COMMANDS)?;
+        guest.scene::<Animated>(SceneRequest::Stop)?;
+        before.draw(FRAMES[0])?;
+    }
+    Ok(())
+}
+
+fn sleep_with_renderer_stopped(before: &Before) -> Result<()> {
+    let server = &before.rig.server;
+    server.signal_renderer("STOP")?;
+    let slept = thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(STOPPED);
+            // It is gone where it was ended.
+            drop(server.signal_renderer("CONT"));
+        });
+        before.rig.guest.sleep(Wake::Host, || Ok(()))
+    });
+    slept.map(drop).context("with its renderer stopped")
 }
 
 fn an_opengl_client_of_a_device_without_retention_loses_its_objects(kernel: Kernel) -> Result<()> {

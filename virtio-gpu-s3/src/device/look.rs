@@ -104,13 +104,17 @@ impl Gpu {
         self.give_up_unread();
     }
 
-    /// Whether what a scanout shows lies in guest memory from one address to another, both included.
+    /// Whether a look reads guest memory from one address to another, both included: that of the guest's blobs which a
+    /// scanout shows.
     pub fn shows_memory_within(&self, first: u64, last: u64) -> bool {
         self.scanouts.iter().any(|scanout| {
             let shown = scanout.binding.as_ref();
             let resource = shown.and_then(|it| self.resources.peek(it.resource_id));
-            let backing = resource.and_then(|it| it.backing.as_ref());
-            backing.is_some_and(|it| it.touches(first, last))
+            resource.is_some_and(|it| {
+                let is_guest = matches!(&it.content, Content::Blob(blob) if blob.is_guest());
+                let backing = it.backing.as_ref().filter(|_| is_guest);
+                backing.is_some_and(|it| it.touches(first, last))
+            })
         })
     }
 
