@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use log::debug;
+use host_util::log_source::GUEST;
 use thiserror::Error;
 use vfio_user_device::{DmaMemory, Interrupts, IrqChange, MemoryChange};
 use virtio_gpu_s3::renderer::Renderer;
@@ -226,7 +226,7 @@ impl GpuDevice {
             gpu.write_mapped(resource_id, offset, &source)
         });
         if let Ok(Err(error)) = written {
-            debug!("A write to a blob is lost: {error}");
+            GUEST.debug(format_args!("A write to a blob is lost: {error}"));
         }
     }
 

@@ -3,11 +3,11 @@
 
 //! The device as a vfio-user PCI server, for VMMs that need no change.
 
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use log::{debug, info};
+use host_util::log_source::{GUEST, VMM};
+use host_util::socket::Listener;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS};
 use vfio_user_device::{
     Access, Answer, Device, DeviceInfo, DmaMemory, Goodbye, Interrupts, IrqChange, MemoryChange,
@@ -24,7 +24,7 @@ pub use vfio_user_device::ServeError;
 ///
 /// # Errors
 /// A [`ServeError`] says why nobody can be served. It returns for no other reason.
-pub fn serve(listener: UnixListener, device: &Arc<GpuDevice>) -> Result<(), ServeError> {
+pub fn serve(listener: impl Into<Listener>, device: &Arc<GpuDevice>) -> Result<(), ServeError> {
     serve_with(listener, device, |_| {})
 }
 
@@ -33,7 +33,7 @@ pub fn serve(listener: UnixListener, device: &Arc<GpuDevice>) -> Result<(), Serv
 /// # Errors
 /// As [`serve`] has them.
 pub fn serve_with(
-    listener: UnixListener,
+    listener: impl Into<Listener>,
     device: &Arc<GpuDevice>,
     leaving: impl Fn(&GpuDevice),
 ) -> Result<(), ServeError> {
@@ -95,7 +95,7 @@ impl<F: Fn(&GpuDevice)> Device for Backend<F> {
     fn write(&mut self, access: Access, data: &[u8], answer: Answer) {
         if access.region == VFIO_PCI_CONFIG_REGION_INDEX {
             if let Ok(offset) = u16::try_from(access.offset) {
-                debug!("config write {offset:#x} {data:02x?}");
+                GUEST.debug(format_args!("config write {offset:#x} {data:02x?}"));
                 self.device.write_config(offset, data);
             }
         } else if let Some(bar) = bar(access.region) {
@@ -105,7 +105,7 @@ impl<F: Fn(&GpuDevice)> Device for Backend<F> {
     }
 
     fn reset(&mut self, answer: Answer) {
-        debug!("device reset");
+        VMM.debug(format_args!("device reset"));
         self.device.function_reset();
         answer.done();
     }
@@ -121,5 +121,5 @@ impl<F: Fn(&GpuDevice)> Device for Backend<F> {
 
 /// Says on the log where the device can be reached.
 pub fn announce(path: &Path) {
-    info!("vfio-user: listening on '{}'", path.display());
+    VMM.info(format_args!("vfio-user: listening on '{}'", path.display()));
 }

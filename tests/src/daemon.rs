@@ -10,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::channel::Channel;
@@ -161,10 +163,10 @@ impl Daemon {
     /// The server could not make a picture.
     pub fn screenshot(&self, name: &str) -> Result<Screenshot> {
         let path = self.picture(name);
-        let reply = request(
-            &self.control,
-            &json!({"command": "screenshot", "scanout": 0, "path": path}),
-        )?;
+        let reply = request(&self.control, &json!({"command": "screenshot"}))?;
+        let png = reply["png"].as_str().context("screenshot without png")?;
+        let png = STANDARD.decode(png).context("screenshot: base64")?;
+        fs::write(&path, png).with_context(|| format!("write {}", path.display()))?;
         let active = reply
             .get("active")
             .and_then(Value::as_bool)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use log::warn;
+use host_util::log_source::GUEST;
 use virtio_gpu_worker::{Answered, Controlled, Event, Job, Status, WorkerHandle};
 use virtio_pci_freeze::{Counters, ResetKind};
 use vm_memory::bitmap::Bitmap;
@@ -57,7 +57,9 @@ impl<B: Bitmap + Send + Sync + 'static> Running<B> {
                 Ok(report) => return report,
                 Err(RecvTimeoutError::Timeout) => {
                     let waited = start.elapsed();
-                    warn!("The GPU still works for its guest, {waited:?} after it was to reset");
+                    GUEST.warn(format_args!(
+                        "The GPU still works for its guest, {waited:?} after it was to reset"
+                    ));
                 }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }

@@ -4,11 +4,8 @@
 //! What the renderer prints.
 
 use std::io::{BufRead, BufReader, Read};
-use std::time::Instant;
 
-use log::info;
-
-use host_util::rate_limit::RateLimit;
+use host_util::log_source::RENDERER;
 
 /// Bytes of a line; the rest is dropped.
 const MAX_LINE: u64 = 512;
@@ -16,15 +13,8 @@ const MAX_LINE: u64 = 512;
 /// Puts what the renderer prints on the log until it ends. virglrenderer has a line for every mistake of a guest, and a
 /// guest that makes them in a loop must not fill the host's disk.
 pub(super) fn log(output: impl Read) {
-    let mut lines = RateLimit::new(Instant::now());
-    let print = |line: &str, dropped: u64| match dropped {
-        0 => info!("renderer: {line}"),
-        _ => info!("renderer: {line} ({dropped} lines before it were not printed)"),
-    };
     each_line(output, |line| {
-        if let Some(dropped) = lines.admit(Instant::now()) {
-            print(line, dropped);
-        }
+        RENDERER.info(format_args!("renderer: {line}"));
     });
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use host_util::log_source::RENDERER;
 use virtio_gpu_s3::renderer::{Answer, Backing, Begun, Call, CapsetInfo, Completion, Data, Ticket};
 use virtio_gpu_s3::{Renderer, RendererError};
 
@@ -91,7 +91,7 @@ impl RemoteRenderer {
         if capsets != self.capsets {
             return Err(StartProcessError::OtherCapsets);
         }
-        info!("renderer: started anew");
+        RENDERER.info(format_args!("renderer: started anew"));
         process.want_wakes(self.wakes);
         Ok(Box::new(Live::new(process)))
     }
@@ -227,7 +227,7 @@ impl Renderer for RemoteRenderer {
 
     fn restart(&mut self) -> Result<(), RendererError> {
         if let Some(why) = self.failure() {
-            debug!("{why}; it is started when the guest needs it");
+            RENDERER.debug(format_args!("{why}; it is started when the guest needs it"));
             self.state = State::Idle;
         }
         Ok(())

@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! A virtio-gpu that survives guest S3, as a vfio-user PCI server.
+#![expect(
+    clippy::disallowed_macros,
+    reason = "what the program itself logs is said once, at its start or end, or by a person's wish"
+)]
 
 #[cfg(feature = "virgl")]
 use std::env::args_os;
@@ -23,7 +27,8 @@ use clap::ValueEnum;
 use env_logger::Env;
 use host_sandbox::user::{User, UserError, become_user};
 use host_sandbox::{EnterError, Mode, namespaces};
-use host_util::socket::{SocketError, SocketFile, listen};
+use host_util::log_source::VMM;
+use host_util::socket::{Access, SocketError, SocketFile, SocketGroup, SocketMode, listen_for};
 use log::{LevelFilter, error, info, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -47,7 +52,7 @@ Example:
   qemu-system-x86_64 -machine q35,memory-backend=m -object memory-backend-memfd,id=m,size=2G,share=on \\
     -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"type\":\"unix\",\"path\":\"/run/gpu.sock\"}}' ...
 
-  echo '{\"command\":\"screenshot\",\"path\":\"/tmp/screen.png\"}' | socat - UNIX-CONNECT:/run/gpu-control.sock";
+  virtio-gpu-s3ctl --control /run/gpu-control.sock screenshot screen.png";
 
 /// A virtio-gpu whose display survives guest S3, for any VMM that speaks vfio-user.
 #[derive(Debug, Parser)]
@@ -57,9 +62,25 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
 
-    /// Socket for status, screenshots, other sizes and events (JSON, one object a line)
+    /// Mode of that socket, in octal; without mode and group it is for the server's own user and root
+    #[arg(long, value_name = "MODE")]
+    socket_mode: Option<SocketMode>,
+
+    /// Group of that socket, which may connect where no mode says otherwise
+    #[arg(long, value_name = "GROUP")]
+    socket_group: Option<SocketGroup>,
+
+    /// Socket for status, screenshots, other sizes and events: see virtio-gpu-s3ctl (JSON, one object a line)
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+
+    /// Mode of the control socket, in octal; without mode and group it is for the server's own user and root
+    #[arg(long, value_name = "MODE", requires = "control")]
+    control_mode: Option<SocketMode>,
+
+    /// Group of the control socket, which may connect where no mode says otherwise
+    #[arg(long, value_name = "GROUP", requires = "control")]
+    control_group: Option<SocketGroup>,
 
     /// The GPU, and what a guest may make it hold: its keys and limits are below
     #[arg(long, value_name = "KEY=VALUE,...", default_value = "")]
@@ -305,11 +326,19 @@ fn listen_and_serve(
     renderer: RendererPlace,
     files: &mut Vec<SocketFile>,
 ) -> Result<(), StartError> {
-    let (listener, file) = listen(&options.socket)?;
+    let access = Access {
+        mode: options.socket_mode,
+        group: options.socket_group,
+    };
+    let (listener, file) = listen_for(&options.socket, access)?;
     files.push(file);
     let mut control = None;
     if let Some(path) = &options.control {
-        let (listener, file) = listen(path)?;
+        let access = Access {
+            mode: options.control_mode,
+            group: options.control_group,
+        };
+        let (listener, file) = listen_for(path, access)?;
         files.push(file);
         control = Some(listener);
     }
@@ -378,7 +407,8 @@ fn save(device: &GpuDevice, path: Option<&Path>) {
     if let Some(path) = path
         && let Err(failure) = save_screens(device, path)
     {
-        warn!("{failure}{}", because(&failure));
+        // A VMM that comes and goes causes it.
+        VMM.warn(format_args!("{failure}{}", because(&failure)));
     }
 }
 

@@ -14,25 +14,25 @@ use virtio_pci_freeze::Register;
 
 use crate::vmm::{Server, Vmm, wait_until};
 
-struct Person {
-    reader: BufReader<UnixStream>,
+pub(crate) struct Person {
+    pub(crate) reader: BufReader<UnixStream>,
 }
 
 impl Person {
-    fn ask(&mut self, line: &str) -> Value {
+    pub(crate) fn ask(&mut self, line: &str) -> Value {
         self.reader.get_mut().write_all(line.as_bytes()).unwrap();
         self.reader.get_mut().write_all(b"\n").unwrap();
         self.answer()
     }
 
-    fn answer(&mut self) -> Value {
+    pub(crate) fn answer(&mut self) -> Value {
         let mut line = String::new();
         self.reader.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap()
     }
 }
 
-fn start() -> (Server, TempDir, Person) {
+pub(crate) fn start() -> (Server, TempDir, Person) {
     let server = Server::start();
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("control");

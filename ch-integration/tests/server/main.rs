@@ -12,6 +12,8 @@ mod blobs;
 mod confined;
 mod connection;
 mod control;
+mod control_client;
+mod control_hostile;
 #[cfg(feature = "virgl")]
 mod crash;
 mod device;

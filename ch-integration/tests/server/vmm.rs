@@ -3,7 +3,7 @@
 //! A VMM with a guest driver in it: the client that Cloud Hypervisor uses, and split rings in shared memory.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -138,6 +138,12 @@ impl Vmm {
     pub(crate) fn map(&mut self) {
         let fd = self.ram.as_raw_fd();
         self.client.dma_map(0, RAM_BASE, RAM_SIZE, fd).unwrap();
+    }
+
+    /// Maps a file of the caller's, if the server takes it.
+    pub(crate) fn map_file(&mut self, address: u64, size: u64, file: BorrowedFd<'_>) -> bool {
+        let fd = file.as_raw_fd();
+        self.client.dma_map(0, address, size, fd).is_ok()
     }
 
     #[cfg(feature = "virgl")]

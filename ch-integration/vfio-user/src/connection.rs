@@ -9,7 +9,8 @@ use std::io::Error as IoError;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use log::debug;
+use host_util::foreign::ForeignFile;
+use host_util::log_source::VMM;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, read};
 use thiserror::Error;
@@ -21,11 +22,9 @@ use crate::answer::{Answer, Answers, ReadAnswer};
 use crate::device::{Device, DeviceInfo};
 use crate::dma::{DmaTable, MapError};
 use crate::eventfd::Eventfd;
-use crate::foreign::ForeignFile;
 use crate::interrupts::{IrqChange, KINDS};
 use crate::limits::{MAX_IN_FLIGHT, MAX_MESSAGE_FDS, MAX_UNSENT};
 use crate::lobby::Admitted;
-use crate::log_budget::LogBudget;
 use crate::stream::{Message, Received, Stream, StreamError, wait};
 use crate::waker::waker;
 use crate::wire::command::DEVICE_GET_IRQ_INFO;
@@ -81,7 +80,6 @@ pub(crate) struct Connection<'a> {
     wake: Arc<OwnedFd>,
     /// What the VMM signals to unmask the pin.
     unmask: Option<Eventfd>,
-    log: LogBudget,
 }
 
 impl<'a> Connection<'a> {
@@ -96,7 +94,6 @@ impl<'a> Connection<'a> {
             memory: DmaTable::new(wake.clone()),
             wake,
             unmask: None,
-            log: LogBudget::new(),
         })
     }
 
@@ -130,8 +127,8 @@ impl<'a> Connection<'a> {
     fn send_answers(&mut self) -> Result<(), ConnectionError> {
         while let Some(given) = self.answers.next() {
             if let Some((header, errno)) = given.failed {
-                let line = || format!("The device failed command {}: {errno}", header.command);
-                self.log.warn(line);
+                let command = header.command;
+                VMM.warn(format_args!("The device failed command {command}: {errno}"));
             }
             if let Some(message) = given.message {
                 self.stream.send(message)?;
@@ -220,12 +217,13 @@ impl<'a> Connection<'a> {
         };
         if let Err(Refusal { errno, why }) = result {
             let command = header.command;
-            let line = || format!("Command {command} of the VMM is refused: {errno}");
+            let why =
+                why.unwrap_or_else(|| format!("Command {command} of the VMM is refused: {errno}"));
             if command == DEVICE_GET_IRQ_INFO {
                 // QEMU asks every device for interrupts that few have.
-                debug!("{}", line());
+                VMM.debug(format_args!("{why}"));
             } else {
-                self.log.warn(|| why.unwrap_or_else(line));
+                VMM.warn(format_args!("{why}"));
             }
             self.reply(&header, emit_error(&header, errno))?;
         }
@@ -345,7 +343,7 @@ impl<'a> Connection<'a> {
             return Err(Errno::INVAL.into());
         }
         let has_file = file.is_some();
-        debug!("DMA map {map:x?} (file: {has_file})");
+        VMM.debug(format_args!("DMA map {map:x?} (file: {has_file})"));
         let mapped = self.memory.map(map, file);
         let added = mapped.map_err(|error| Refusal::of_memory(map.address, map.size, &error))?;
         let answer = self.answer(header, &Reply::Empty);
@@ -363,7 +361,7 @@ impl<'a> Connection<'a> {
         unmap: &DmaUnmap,
         device: &mut dyn Device,
     ) -> Result<(), Refusal> {
-        debug!("DMA unmap {unmap:x?}");
+        VMM.debug(format_args!("DMA unmap {unmap:x?}"));
         let unmapped = self.memory.unmap(unmap);
         let removed =
             unmapped.map_err(|error| Refusal::of_memory(unmap.address, unmap.size, &error))?;
@@ -383,7 +381,10 @@ impl<'a> Connection<'a> {
         files: Vec<ForeignFile>,
         device: &mut dyn Device,
     ) -> Result<(), Refusal> {
-        debug!("set irqs {request:x?} with {} files", files.len());
+        VMM.debug(format_args!(
+            "set irqs {request:x?} with {} files",
+            files.len()
+        ));
         let mut files = Some(files);
         let mut result = Err(Errno::INVAL);
         let mut unmask = None;

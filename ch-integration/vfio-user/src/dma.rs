@@ -16,7 +16,8 @@ use std::os::fd::OwnedFd;
 use std::ptr::null_mut;
 use std::sync::{Arc, Weak};
 
-use log::error;
+use host_util::foreign::ForeignFile;
+use host_util::log_source::VMM;
 use rpds::RedBlackTreeMapSync;
 use rustix::fs::{OFlags, fcntl_get_seals, fcntl_getfl, fstat};
 use rustix::io::Errno;
@@ -29,7 +30,6 @@ use vm_memory::{
 };
 
 use crate::fault::{Guard, losses};
-use crate::foreign::ForeignFile;
 use crate::limits::{MAX_DMA_MAPS, PAGE_SIZE};
 use crate::wire::{DmaMap, DmaUnmap};
 
@@ -429,10 +429,10 @@ impl Drop for DmaTable {
         self.memory = DmaMemory::default();
         self.sweep();
         if !self.retired.is_empty() {
-            error!(
+            VMM.error(format_args!(
                 "The device still holds {} ranges of memory of a VMM that left",
                 self.retired.len()
-            );
+            ));
             // They stay mapped and guarded until the process ends: a fault in them must find its guard.
             mem::forget(mem::take(&mut self.retired));
         }

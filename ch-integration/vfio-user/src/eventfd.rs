@@ -17,9 +17,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use host_util::foreign::ForeignFile;
 use rustix::event::{EventfdFlags, eventfd};
-
-use crate::foreign::ForeignFile;
 
 /// Of `linux/aio_abi.h`.
 const IOCB_CMD_PREAD: u16 = 0;

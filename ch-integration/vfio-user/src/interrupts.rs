@@ -8,6 +8,7 @@
 use std::io::IoSliceMut;
 use std::ops::Range;
 
+use host_util::foreign::ForeignFile;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use vfio_bindings::bindings::vfio::{
     VFIO_IRQ_INFO_AUTOMASKED, VFIO_IRQ_INFO_EVENTFD, VFIO_IRQ_INFO_MASKABLE,
@@ -18,7 +19,6 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use crate::eventfd::Eventfd;
-use crate::foreign::ForeignFile;
 use crate::wire::SetIrqs;
 
 /// Kinds of interrupts that are described: INTx, MSI and MSI-X. QEMU warns of an error interrupt (3) that is there and

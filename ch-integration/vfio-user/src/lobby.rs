@@ -13,21 +13,22 @@ use std::collections::VecDeque;
 use std::io::Error as IoError;
 use std::mem;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use host_util::peer::Peer;
+use host_util::socket::{Accepted, Listener};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, read, write};
 
 use crate::limits::{ADMISSION_TIME, HANDSHAKE_TIME, MAX_WAITING};
-use crate::log_budget::LogBudget;
-use crate::peer;
 use crate::stream::{Message, Received, Stream, StreamError, is_hung_up, wait};
 use crate::version::{self, Agreed};
 use crate::waker::waker;
 use crate::wire::{Header, HeaderError, Reply, Request, command, emit_error};
+use host_util::log_source::VMM;
 
 /// How long connections are left alone after the system could not take one, as when there are no descriptors left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -133,7 +134,7 @@ fn taken(socket: &UnixStream) -> Place {
     if is_hung_up(socket) {
         return Place::Soon;
     }
-    let peer = peer::process(socket);
+    let peer = Peer::process_of(socket);
     Place::Taken { peer }
 }
 
@@ -162,22 +163,20 @@ enum Verdict {
 /// The clients that wait.
 #[derive(Debug)]
 pub(crate) struct Lobby {
-    listener: UnixListener,
+    listener: Listener,
     seat: Arc<Seat>,
     clients: VecDeque<Client>,
-    log: LogBudget,
     /// Until when no connection is taken.
     paused: Option<Instant>,
 }
 
 impl Lobby {
-    pub(crate) fn new(listener: UnixListener, seat: Arc<Seat>) -> Result<Self, IoError> {
+    pub(crate) fn new(listener: Listener, seat: Arc<Seat>) -> Result<Self, IoError> {
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
             seat,
             clients: VecDeque::new(),
-            log: LogBudget::new(),
             paused: None,
         })
     }
@@ -194,8 +193,7 @@ impl Lobby {
                     Verdict::Stays(client) => self.clients.push_back(client),
                     Verdict::Admitted => {}
                     Verdict::Gone(why) => {
-                        let line = || format!("VMM {peer} was not let in: {why}");
-                        self.log.warn(line);
+                        VMM.warn(format_args!("VMM {peer} was not let in: {why}"));
                     }
                 }
             }
@@ -220,8 +218,7 @@ impl Lobby {
         let clients = self.clients.iter();
         fds.extend(clients.map(|client| PollFd::new(&client.stream, events(client))));
         if let Err(error) = wait(&mut fds, deadline) {
-            self.log
-                .warn(|| format!("Cannot wait for connections: {error}"));
+            VMM.warn(format_args!("Cannot wait for connections: {error}"));
             self.paused = Some(Instant::now() + PAUSE);
             sleep(PAUSE);
             return false;
@@ -232,16 +229,21 @@ impl Lobby {
     }
 
     fn accept(&mut self) {
-        match self
-            .listener
-            .accept()
-            .and_then(|(socket, _)| Stream::new(socket))
-        {
-            Ok(stream) => {
+        match self.listener.accept().and_then(|accepted| match accepted {
+            Accepted::Peer(socket) => Stream::new(socket).map(Ok),
+            Accepted::Stranger(stranger) => Ok(Err(stranger)),
+        }) {
+            Ok(Err(Peer { process, user })) => {
+                VMM.warn(format_args!(
+                    "Process {process} of user {user} may not use the device"
+                ));
+            }
+            Ok(Ok(stream)) => {
                 if self.clients.len() >= MAX_WAITING {
                     self.clients.pop_front();
-                    let line = || "A client that waited longest was dropped for a new one".into();
-                    self.log.warn(line);
+                    VMM.warn(format_args!(
+                        "A client that waited longest was dropped for a new one"
+                    ));
                 }
                 self.clients.push_back(Client {
                     stream,
@@ -251,8 +253,7 @@ impl Lobby {
             }
             Err(error) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {}
             Err(error) => {
-                self.log
-                    .warn(|| format!("Cannot take a connection: {error}"));
+                VMM.warn(format_args!("Cannot take a connection: {error}"));
                 self.paused = Some(Instant::now() + PAUSE);
             }
         }

@@ -6,12 +6,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::Error as IoError;
-use std::os::unix::net::UnixListener;
 use std::process::abort;
 use std::sync::Arc;
 use std::thread;
 
-use log::{error, info, warn};
+use host_util::log_source::VMM;
+use host_util::socket::Listener;
 use thiserror::Error;
 
 use crate::connection::Connection;
@@ -39,14 +39,14 @@ pub enum ServeError {
 /// # Errors
 /// A [`ServeError`] says why nobody can be served. It returns for no other reason.
 pub fn serve(
-    listener: UnixListener,
+    listener: impl Into<Listener>,
     info: &DeviceInfo,
     device: &mut dyn Device,
 ) -> Result<(), ServeError> {
     eventfd::prepare().map_err(ServeError::Interrupts)?;
     let _guard = AbortOnPanic("serves the VMM");
     let seat = Arc::new(Seat::new().map_err(ServeError::System)?);
-    let mut lobby = Lobby::new(listener, seat.clone()).map_err(ServeError::System)?;
+    let mut lobby = Lobby::new(listener.into(), seat.clone()).map_err(ServeError::System)?;
     thread::Builder::new()
         .name("vfio-user".into())
         .spawn(move || {
@@ -60,16 +60,16 @@ pub fn serve(
         let mut connection = match Connection::new(admitted, info) {
             Ok(connection) => connection,
             Err(error) => {
-                warn!("VMM {peer} cannot be served: {error}");
+                VMM.warn(format_args!("VMM {peer} cannot be served: {error}"));
                 seat.leave();
                 continue;
             }
         };
-        info!("VMM {peer} connected");
+        VMM.info(format_args!("VMM {peer} connected"));
         device.connected();
         match connection.run(device) {
-            Ok(()) => info!("VMM {peer} closed its connection"),
-            Err(error) => warn!("The connection to VMM {peer} ended: {error}"),
+            Ok(()) => VMM.info(format_args!("VMM {peer} closed its connection")),
+            Err(error) => VMM.warn(format_args!("The connection to VMM {peer} ended: {error}")),
         }
         seat.vacate();
         let memory = connection.into_memory();
@@ -86,7 +86,7 @@ struct AbortOnPanic(&'static str);
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            error!("The thread that {} panicked", self.0);
+            VMM.error(format_args!("The thread that {} panicked", self.0));
             abort();
         }
     }

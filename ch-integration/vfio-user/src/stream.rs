@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use host_util::foreign::ForeignFile;
+use host_util::peer::Peer;
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -20,9 +22,7 @@ use rustix::net::{
 };
 use thiserror::Error;
 
-use crate::foreign::ForeignFile;
 use crate::limits::{MAX_MESSAGE_FDS, MESSAGE_TIME};
-use crate::peer;
 use crate::wire::{HEADER_SIZE, Header, HeaderError};
 
 /// A command as it came.
@@ -98,7 +98,7 @@ impl Stream {
 
     /// The client's process, for the log; 0 where it cannot be named here.
     pub(crate) fn peer(&self) -> i32 {
-        peer::process(&self.socket)
+        Peer::process_of(&self.socket)
     }
 
     pub(crate) fn socket(&self) -> &UnixStream {

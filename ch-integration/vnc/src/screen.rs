@@ -13,7 +13,7 @@ use std::sync::{
 };
 use std::time::{Duration, Instant};
 
-use log::debug;
+use host_util::log_source::VIEWER;
 use virtio_gpu_worker::{Controlled, OutputSize};
 
 use crate::desktop::Desktop;
@@ -153,7 +153,9 @@ impl Screen {
             }
             self.pause(start, &mut moved);
         }
-        debug!("The picture for viewers has ended with the device");
+        VIEWER.debug(format_args!(
+            "The picture for viewers has ended with the device"
+        ));
         let mut state = self.lock();
         state.ended = true;
         for viewer in state.viewers.values() {
@@ -215,7 +217,9 @@ impl Screen {
                     *progress = theirs;
                     return Some(pulled);
                 }
-                Err(RecvTimeoutError::Timeout) => debug!("The device is busy, and shows nothing"),
+                Err(RecvTimeoutError::Timeout) => {
+                    VIEWER.debug(format_args!("The device is busy, and shows nothing"));
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
@@ -235,7 +239,9 @@ impl Screen {
                 height: area.height.into(),
             };
             if let Err(error) = self.device.resize(*id, size) {
-                debug!("A viewer wants an output of another size: {error}");
+                VIEWER.debug(format_args!(
+                    "A viewer wants an output of another size: {error}"
+                ));
             }
         }
     }

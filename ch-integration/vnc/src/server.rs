@@ -2,14 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Who takes viewers in.
 
-use std::fmt::Arguments;
 use std::io::Error as IoError;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use host_util::rate_limit::RateLimit;
-use log::{info, warn};
+use host_util::log_source::VIEWER;
 use virtio_gpu_worker::Controlled;
 
 use crate::address::{Listener, Stream};
@@ -29,8 +27,7 @@ pub fn serve(listener: Listener, device: Arc<dyn Controlled>) -> Result<(), IoEr
     let screen = Arc::new(Screen::new(device));
     let shown = Arc::clone(&screen);
     spawn("vnc-screen", move || shown.run())?;
-    let lines = Arc::new(Lines(Mutex::new(RateLimit::new(Instant::now()))));
-    spawn("vnc", move || accept(&listener, &screen, &lines))
+    spawn("vnc", move || accept(&listener, &screen))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), IoError> {
@@ -38,55 +35,27 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), IoError
     thread.spawn(body).map(drop)
 }
 
-fn accept(listener: &Listener, screen: &Arc<Screen>, lines: &Arc<Lines>) {
+fn accept(listener: &Listener, screen: &Arc<Screen>) {
     while !screen.has_ended() {
-        let taken = listener.accept().and_then(|it| begin(it, screen, lines));
+        let taken = listener.accept().and_then(|it| begin(it, screen));
         if let Err(error) = taken {
-            lines.warn(format_args!("A viewer cannot be served: {error}"));
+            VIEWER.warn(format_args!("A viewer cannot be served: {error}"));
             thread::sleep(SHORT_OF);
         }
     }
 }
 
-fn begin(stream: Stream, screen: &Arc<Screen>, lines: &Arc<Lines>) -> Result<(), IoError> {
+fn begin(stream: Stream, screen: &Arc<Screen>) -> Result<(), IoError> {
     let wake = Arc::new(Wake::new()?);
     let Some(number) = screen.join(Arc::clone(&wake)) else {
-        lines.warn(format_args!("More than {MAX_VIEWERS} viewers"));
+        VIEWER.warn(format_args!("More than {MAX_VIEWERS} viewers"));
         stream.end();
         return Ok(());
     };
     // Whatever fails from here on, dropping it has it leave.
     let viewer = Viewer::new(stream, Arc::clone(screen), number, wake);
-    let lines = Arc::clone(lines);
     spawn("vnc-viewer", move || match viewer.run() {
         Ended::Left => {}
-        ended => lines.info(format_args!("Viewer {number} is served no more: {ended}")),
+        ended => VIEWER.info(format_args!("Viewer {number} is served no more: {ended}")),
     })
-}
-
-/// Lines of the log that viewers cause.
-#[derive(Debug)]
-struct Lines(Mutex<RateLimit>);
-
-impl Lines {
-    fn admit(&self) -> Option<String> {
-        let mut limit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = limit.admit(Instant::now())?;
-        Some(match dropped {
-            0 => String::new(),
-            count => format!(" ({count} lines before were left out)"),
-        })
-    }
-
-    fn warn(&self, line: Arguments<'_>) {
-        if let Some(more) = self.admit() {
-            warn!("{line}{more}");
-        }
-    }
-
-    fn info(&self, line: Arguments<'_>) {
-        if let Some(more) = self.admit() {
-            info!("{line}{more}");
-        }
-    }
 }

@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use virtio_gpu_s3::{LookError, OutputConfig, Seen};
+use virtio_gpu_s3::{OutputConfig, Seen};
 
 use crate::answer::{Answered, wait};
 use crate::command::{GpuAccess, Job};
 use crate::events::Event;
 use crate::options::OutputSize;
-use crate::picture::{PictureError, ResizeError, Screenshot, save_png};
+use crate::picture::{PictureError, PictureLimit, ResizeError, Screenshot, save_png};
 use crate::status::Status;
 
 /// How long a picture waits for the end of a frame: three frames of a screen that shows sixty a second. No guest has to end
@@ -42,19 +42,20 @@ pub trait Controlled: Debug + Send + Sync {
     /// # Errors
     /// There is no such scanout, it cannot be read, or no answer came.
     fn screenshot(&self, scanout: u32, cursor: bool) -> Result<Screenshot, PictureError> {
-        let start = Instant::now();
-        while start.elapsed() < FRAME
-            && ask(self, move |access| access.gpu().awaits_flush(scanout))?
-        {
-            thread::sleep(FRAME / 10);
-        }
-        let shot = ask(self, move |access| {
-            let picture = access.look(scanout, Seen::default())?;
-            let image = picture.to_image(cursor);
-            let active = picture.frame.is_some();
-            Ok::<_, LookError>(Screenshot { image, active })
-        });
-        Ok(shot??)
+        picture(self, scanout, cursor, None)
+    }
+
+    /// The same for somebody who may have so many under way and no more.
+    ///
+    /// # Errors
+    /// As [`screenshot`](Self::screenshot) has them, or there are too many.
+    fn screenshot_within(
+        &self,
+        limit: &PictureLimit,
+        scanout: u32,
+        cursor: bool,
+    ) -> Result<Screenshot, PictureError> {
+        picture(self, scanout, cursor, Some(limit.clone()))
     }
 
     /// Gives an output another preferred size, and tells the guest (VIRTIO 1.4 §5.7.4).
@@ -70,6 +71,23 @@ pub trait Controlled: Debug + Send + Sync {
         });
         Ok(resized??)
     }
+}
+
+fn picture(
+    device: &(impl Controlled + ?Sized),
+    scanout: u32,
+    cursor: bool,
+    limit: Option<PictureLimit>,
+) -> Result<Screenshot, PictureError> {
+    let start = Instant::now();
+    while start.elapsed() < FRAME && ask(device, move |access| access.gpu().awaits_flush(scanout))?
+    {
+        thread::sleep(FRAME / 10);
+    }
+    ask(device, move |access| {
+        let picture = access.look(scanout, Seen::default())?;
+        Ok(Screenshot::of(&picture, cursor, limit.as_ref())?)
+    })?
 }
 
 /// Has something done that takes the GPU, and waits for what comes of it.

@@ -8,8 +8,7 @@ use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Instant;
 
-use host_util::rate_limit::RateLimit;
-use log::info;
+use host_util::log_source::{GUEST, VMM};
 use serde::Serialize;
 use virtio_pci_freeze::HoldReason;
 
@@ -105,7 +104,6 @@ pub struct EventLog {
 #[derive(Debug)]
 struct Inner {
     seq: u64,
-    lines: RateLimit,
     subscribers: Vec<SyncSender<Event>>,
 }
 
@@ -116,7 +114,6 @@ impl Default for EventLog {
             start,
             inner: Mutex::new(Inner {
                 seq: 0,
-                lines: RateLimit::new(start),
                 subscribers: Vec::new(),
             }),
         }
@@ -140,11 +137,11 @@ impl EventLog {
 
     pub(crate) fn emit(&self, kind: EventKind) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        match inner.lines.admit(Instant::now()) {
-            Some(0) => info!("{kind}"),
-            Some(dropped) => info!("{kind} ({dropped} events before it were not printed)"),
-            None => {}
-        }
+        let by = match kind {
+            EventKind::Connected | EventKind::Disconnected => &VMM,
+            _ => &GUEST,
+        };
+        by.info(format_args!("{kind}"));
         inner.seq += 1;
         let event = Event {
             seq: inner.seq,

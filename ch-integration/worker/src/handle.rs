@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use host_util::log_source::GUEST;
 use thiserror::Error;
 use virtio_gpu_s3::Gpu;
 use virtio_gpu_s3::saved_state::{SaveError, SavedGpu};
@@ -320,7 +320,7 @@ impl<F: Frontend> WorkerHandle<F> {
         if let Some(Runs::On(thread)) = self.runs().take()
             && thread.join().is_err()
         {
-            warn!("The device's thread panicked");
+            GUEST.warn(format_args!("The device's thread panicked"));
         }
     }
 
@@ -333,7 +333,9 @@ impl<F: Frontend> WorkerHandle<F> {
             self.link.mailbox.post(Command::LookBeforeSleep(reply));
             let late = || done.recv_timeout(VMM_PATIENCE) == Err(RecvTimeoutError::Timeout);
             if self.lend_for(&done).is_none() && late() {
-                warn!("What the device shows was not read before a sleep: the renderer is busy");
+                GUEST.warn(format_args!(
+                    "What the device shows was not read before a sleep: the renderer is busy"
+                ));
             }
         }
         self.stop_by(start);
@@ -351,7 +353,9 @@ impl<F: Frontend> WorkerHandle<F> {
         let mut left = VMM_PATIENCE.saturating_sub(start.elapsed());
         while !self.link.gate.wait_until_left(left) && !self.is_finished() {
             let waited = start.elapsed();
-            warn!("The device still works for its guest, {waited:?} after it was to stop");
+            GUEST.warn(format_args!(
+                "The device still works for its guest, {waited:?} after it was to stop"
+            ));
             self.link.break_renderer();
             left = VMM_PATIENCE;
         }
@@ -374,7 +378,7 @@ impl<F: Frontend> WorkerHandle<F> {
                 return;
             }
             let waited = start.elapsed();
-            warn!("The device still {what}, after {waited:?}");
+            GUEST.warn(format_args!("The device still {what}, after {waited:?}"));
             if looked.try_recv().is_err() {
                 self.link.break_renderer();
             }

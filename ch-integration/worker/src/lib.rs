@@ -42,7 +42,10 @@ pub use options::{
     Backend, DeviceOptions, GpuOption, HoldList, LayoutOption, OptionError, OutputSize,
     RendererPlace, Switch, VmmGpuOption,
 };
-pub use picture::{PictureError, ResizeError, Screenshot, encode_png, save_png};
+pub use picture::{
+    MAX_PICTURE_BYTES, MAX_PICTURES, PictureError, PictureLimit, ResizeError, Screenshot,
+    TooManyPictures, encode_png, save_png,
+};
 pub use session::bit;
 pub use status::{Counters, Life, Resets, Scanout, State, Status, WorkerStatus};
 pub use virtio_gpu_s3::{HOST_VISIBLE_SHM_ID, Image, saved_state::SavedGpu};

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use host_util::handshake;
-use log::{error, warn};
+use host_util::log_source::GUEST;
 use virtio_pci_freeze::FreezeTicket;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -115,7 +115,9 @@ impl<F: Frontend> Mailbox<F> {
     /// it.
     pub(crate) fn post(&self, command: Command<F>) {
         if let Err(TrySendError::Full(_)) = self.commands.try_send(command) {
-            error!("More than {CAPACITY} commands wait for the device, which ends");
+            GUEST.error(format_args!(
+                "More than {CAPACITY} commands wait for the device, which ends"
+            ));
             self.signals.ended.store(true, Ordering::Release);
         }
         self.tell();
@@ -359,7 +361,7 @@ fn listen(epoll: &Epoll, eventfd: &EventFd, data: u64) -> Result<(), IoError> {
     let event = EpollEvent::new(EventSet::IN, data);
     epoll
         .ctl(ControlOperation::Add, eventfd.as_raw_fd(), event)
-        .inspect_err(|error| warn!("Cannot listen to a doorbell: {error}"))
+        .inspect_err(|error| GUEST.warn(format_args!("Cannot listen to a doorbell: {error}")))
 }
 
 #[cfg(test)]

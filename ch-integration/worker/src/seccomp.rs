@@ -66,12 +66,26 @@ pub const CONTROL: &[SystemCall] = calls! {
     SYS_dup => "a connection is known to its thread and to the end of all",
     SYS_epoll_create1 => "wait for connections and for the end",
     SYS_ioctl => "FIONBIO: connections block, the listener does not",
+    SYS_fstat => "what a file is that came with a request",
+    SYS_geteuid => "whether who connects is the same user",
+    SYS_getpid => "the name of a file until it is whole",
+    SYS_getsockopt => "who connects to the socket",
+    SYS_newfstatat => "what a screenshot would replace",
     SYS_openat => "a screenshot goes into the file that was asked for",
+    SYS_openat2 => "the directory of that file, by no link",
+    #[cfg(target_arch = "x86_64")]
+    SYS_poll => "whether a client left, a pipe takes more",
+    SYS_ppoll => "whether a client left, a pipe takes more",
     SYS_prctl => "name the threads",
-    SYS_recvfrom => "requests of the person",
+    SYS_recvmsg => "requests of the person, with files",
+    #[cfg(target_arch = "x86_64")]
+    SYS_renameat => "a screenshot that is whole takes its place",
+    SYS_renameat2 => "a screenshot that is whole takes its place",
     SYS_rseq => "the start of a thread",
     SYS_sendto => "answers to the person",
+    SYS_setsockopt => "how long an answer may wait to be taken",
     SYS_shutdown => "end the connections when the GPU goes",
+    SYS_unlinkat => "a screenshot that could not be written leaves nothing",
 };
 
 /// What the threads of VNC viewers need beside [`GPU_2D`].
@@ -232,6 +246,7 @@ pub const SERVER: &[SystemCall] = calls! {
     #[cfg(target_arch = "x86_64")]
     SYS_readlink => "the report of a panic",
     SYS_readlinkat => "the report of a panic",
+    SYS_recvfrom => "which signal came to end the process",
     SYS_recvmsg => "the VMM's messages and files",
     #[cfg(target_arch = "x86_64")]
     SYS_rename => "a screenshot takes its name when it is whole",

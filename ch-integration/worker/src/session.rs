@@ -6,7 +6,7 @@
 use std::mem;
 use std::sync::atomic::Ordering;
 
-use log::trace;
+use host_util::log_source::GUEST;
 use virtio_gpu_s3::protocol::Queue as QueueKind;
 use virtio_gpu_s3::{Completed, Gpu, Outcome, Request, Response, Token};
 use virtio_pci_freeze::{QueueSetup, RingPosition};
@@ -307,11 +307,11 @@ impl<M: Memory> Session<M> {
         let outcome = gpu.handle(kind, request, &**memory, response);
         match outcome {
             Outcome::Done => {
-                trace!(
+                GUEST.trace(format_args!(
                     "queue {index}: {:02x?} -> {:02x?}",
                     start(request.head()),
                     start(response.bytes())
-                );
+                ));
                 Some(write_answer(room, response, &**memory))
             }
             Outcome::Deferred(token) => {

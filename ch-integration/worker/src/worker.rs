@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use host_util::adaptive_polling::{AdaptivePolling, FOR_GUEST, FOR_RENDERER};
-use log::warn;
+use host_util::log_source::GUEST;
 use rest::Settling;
 use virtio_gpu_s3::{
     Activation as GpuActivation, Gpu, LookError, Picture, ResetKind as GpuResetKind, Seen,
@@ -364,7 +364,9 @@ impl<F: Frontend> Worker<F> {
         let mut misses = false;
         if let Some(memory) = self.life.memory() {
             if let Err(error) = gpu.memory_changed_within(first, last, &*memory) {
-                warn!("Resources have lost guest memory that was unmapped: {error}");
+                GUEST.warn(format_args!(
+                    "Resources have lost guest memory that was unmapped: {error}"
+                ));
                 misses = true;
             }
             misses |= !self.life.session().is_none_or(|it| it.has_its_rings());

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::warn;
+use host_util::log_source::GUEST;
 use virtio_gpu_s3::ResetKind as GpuResetKind;
 use virtio_pci_freeze::{FreezeTicket, ResetKind, ResetOutcome, RingPosition};
 
@@ -111,7 +111,7 @@ impl<F: Frontend> Worker<F> {
     /// `None` as long as it may come to be.
     fn is_quiet(&mut self, waited: Duration) -> Option<bool> {
         if let Some(reason) = self.executor.gpu.renderer_failure() {
-            warn!("The device cannot sleep: {reason}");
+            GUEST.warn(format_args!("The device cannot sleep: {reason}"));
             return Some(false);
         }
         let gpu = &mut self.executor.gpu;
@@ -128,7 +128,7 @@ impl<F: Frontend> Worker<F> {
         if waited < QUIESCE_LIMIT {
             return None;
         }
-        warn!("The device cannot sleep: {outstanding}");
+        GUEST.warn(format_args!("The device cannot sleep: {outstanding}"));
         Some(false)
     }
 

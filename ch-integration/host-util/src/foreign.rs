@@ -1,12 +1,10 @@
 // Copyright © 2026 The virtio-gpu-s3 authors
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Files that a VMM sent, before anything is known of them.
+//! Files that somebody else sent, before anything is known of them.
 //!
 //! To close a file can take as long as whoever serves it pleases: FUSE is asked to flush it first, and any user can be a
 //! server of FUSE. So what turns out to be of no use is closed on a thread that nobody waits for.
-
-#![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::abort;
@@ -24,15 +22,16 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 
 /// A file whose kind is not known.
 #[derive(Debug)]
-pub(crate) struct ForeignFile(Option<OwnedFd>);
+pub struct ForeignFile(Option<OwnedFd>);
 
 impl ForeignFile {
     /// Its kind was looked at: closing it takes no time.
-    pub(crate) fn into_known(mut self) -> Option<OwnedFd> {
+    pub fn into_known(mut self) -> Option<OwnedFd> {
         self.0.take()
     }
 
-    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+    /// The file, for questions that ask nobody else.
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
         self.0.as_ref().map(AsFd::as_fd)
     }
 }
@@ -55,12 +54,16 @@ impl Drop for ForeignFile {
     }
 }
 
+#[expect(
+    clippy::disallowed_macros,
+    reason = "the last line that whoever sent them causes"
+)]
 fn close_on(closer: &SyncSender<OwnedFd>, file: OwnedFd) {
     let start = Instant::now();
     let mut result = closer.try_send(file);
     while let Err(TrySendError::Full(file)) = result {
         if start.elapsed() >= CLOSING_TIME {
-            error!("A VMM sent files that cannot be closed");
+            error!("Files that others sent cannot be closed");
             abort();
         }
         thread::sleep(Duration::from_millis(1));
