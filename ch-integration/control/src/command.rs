@@ -53,6 +53,8 @@ pub enum Command {
         /// Its height, in pixels
         height: u32,
     },
+    /// Say which version the server has
+    Version,
     /// Print each sleep, frozen reset, reinstatement and wake from now on
     Events,
 }
@@ -113,6 +115,9 @@ impl Command {
                 resized.map_err(|error| told(&error))?;
                 Ok(Outcome::Value(json!({})))
             }
+            Self::Version => Ok(Outcome::Value(
+                json!({ "version": env!("CARGO_PKG_VERSION") }),
+            )),
             Self::Events => Ok(Outcome::Events),
         }
     }

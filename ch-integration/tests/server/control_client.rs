@@ -88,6 +88,13 @@ fn a_screenshot_goes_into_a_pipe() {
     assert!(!deaf.wait().unwrap().success());
 }
 
+#[test]
+fn the_server_says_its_version() {
+    let (_server, directory, _person) = start();
+    let text = printed(&run(&directory, &["version"]));
+    assert_eq!(text, format!("version: {}\n", env!("CARGO_PKG_VERSION")));
+}
+
 fn printed_is_png(output: &Output) -> bool {
     output.status.success() && output.stdout.starts_with(b"\x89PNG")
 }
