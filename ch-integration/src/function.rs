@@ -120,6 +120,7 @@ impl Function {
                 worker.ring(bit(queue));
             }
             Effect::Discard => worker.discard(),
+            Effect::Disown => worker.disown(),
             Effect::Freeze { ticket } => worker.freeze(Some(ticket)),
             Effect::Unfreeze => worker.freeze(None),
             Effect::Suspend => worker.suspend(),

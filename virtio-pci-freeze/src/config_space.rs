@@ -217,6 +217,12 @@ impl ConfigSpace {
         }
     }
 
+    /// Whether a write of `length` bytes at `offset` reaches MSI-X enable and function mask.
+    pub(crate) fn controls_msix(&self, offset: usize, length: usize) -> bool {
+        let control = self.offsets.msix_control;
+        offset < control.saturating_add(2) && control < offset.saturating_add(length)
+    }
+
     /// Whether a write of `length` bytes at `offset` touches the window's data.
     pub(crate) fn touches_window(&self, offset: usize, length: usize) -> bool {
         let data = self.window_data();

@@ -53,6 +53,10 @@ pub enum Effect {
     Kick,
     /// Stop touching guest memory before the access returns: the function may not master the bus.
     Pause,
+    /// Guest memory is another kernel's, or may be: forget the queues and what is owed in them, and drop the device's state,
+    /// which that kernel did not make. The device needs a reset, and the next one leaves nothing
+    /// ([`StateLost`](crate::ResetOutcome::StateLost)).
+    Disown,
     /// The driver rang a queue's doorbell.
     Notify {
         /// Index of the queue.
@@ -101,8 +105,9 @@ pub enum Effect {
     Intx(bool),
 }
 
-/// Most effects of one access, that is of a write of configuration space: it sizes a BAR after a function reset (a
-/// reset), takes or gives power and bus (two), and sets DRIVER_OK through the window (two). Effects are returned by value, so that there are no more of them matters.
+/// Most effects of one access, that is of a write of configuration space: it sizes a BAR after a function reset, or begins
+/// to negotiate where none slept (a reset, or what it leaves goes), takes or gives power and bus (two), and sets DRIVER_OK
+/// through the window (two). Effects are returned by value, so that there are no more of them matters.
 const MAX_ACCESS_EFFECTS: usize = 1 + 2 + 2;
 
 /// Room kept for what announces interrupts at the end of every access: INTx and messages.

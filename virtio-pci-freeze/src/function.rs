@@ -148,6 +148,7 @@ impl VirtioPciFunction {
         }
         let offset = usize::from(offset);
         self.space.write(offset, data);
+        self.note_restore(offset, data.len());
         self.apply_config_space(&mut effects);
         if self.space.touches_window(offset, data.len()) {
             self.write_through_window(offset, data.len(), &mut effects);
@@ -403,9 +404,23 @@ impl VirtioPciFunction {
         self.isr = 0;
     }
 
+    /// All ones but for the bits that say what kind of BAR it is, which OpenBSD leaves 0 (PCI 3.0 §6.2.5.1). No BAR is
+    /// placed there: the smallest of ours is larger than 16 bytes.
     fn sizes_a_bar(&self, offset: u16, data: &[u8]) -> bool {
         let bars = u16::from(pci::BAR0)..u16::from(pci::BAR0).saturating_add(24);
-        bars.contains(&offset) && data == [0xff; 4]
+        let value = data.try_into().map(u32::from_le_bytes);
+        bars.contains(&offset) && value.is_ok_and(|value| value | 0xf == u32::MAX)
+    }
+
+    /// A kernel that takes a function over, from its sleep or from another kernel, sets MSI-X up before it gives the bus back.
+    /// Where MSI-X is not used, nothing tells whether it has.
+    fn note_restore(&mut self, offset: usize, length: usize) {
+        let (enabled, _) = self.space.msix_control();
+        let returns = self.space.is_bus_master() && !enabled;
+        let sets_up = !self.space.is_bus_master() && self.space.controls_msix(offset, length);
+        if returns || sets_up {
+            self.common.transport_mut().note_restore();
+        }
     }
 
     /// Brings transport and MSI-X in line with what configuration space says now.
@@ -467,6 +482,9 @@ impl VirtioPciFunction {
         {
             self.owes_config_change = false;
         } else if self.owes_config_change && effects.iter().any(returned) {
+            self.raise_config();
+        }
+        if has(Effect::Disown) && self.common.transport_mut().needs_reset() {
             self.raise_config();
         }
         self.announce(effects);

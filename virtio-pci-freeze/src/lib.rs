@@ -123,7 +123,7 @@
 //!                         self.inject(interrupt);
 //!                     }
 //!                 }
-//!                 Effect::Discard => self.device.resources.clear(),
+//!                 Effect::Discard | Effect::Disown => self.device.resources.clear(),
 //!                 // A device on this thread touches memory only while it is called, and this one has no registers.
 //!                 Effect::Pause | Effect::Unfreeze | Effect::DeviceConfigWrite { .. } => {}
 //!                 Effect::Intx(_level) => { /* drive the line */ }

@@ -72,13 +72,17 @@ pub struct HoldSources {
     /// A function reset of a running device, for VMMs that cannot tell a wake from a reboot.
     pub function_reset: bool,
     /// The driver's own reset of a running device, until somebody reads the capabilities that say where the registers
-    /// are.
+    /// are, or negotiates without having slept.
     ///
     /// Drivers with sleep hooks (Linux 7.3's virtio-gpu) reset the device *before* anything tells of a sleep, and name
     /// their old resources afterwards. A driver that is bound anew, and one of a rebooted guest, has to find the
     /// registers first; one that comes back from a sleep knows where they are. So such a reset retains until the
     /// capabilities are read, and nothing that a driver can see differs from a reset: the state is gone before a new
     /// one can name it.
+    ///
+    /// It also ends where a driver begins to negotiate and the function had bus and power all the time since the reset: a
+    /// sleep takes one of them. Linux does that at once when a driver is unbound, and so does one that is attached again and
+    /// remembers where its registers are.
     pub same_driver: bool,
 }
 
@@ -151,6 +155,88 @@ impl Linger {
     }
 }
 
+/// The driver's own reset of a running device, and whether it can have to do with a sleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum DriverReset {
+    /// There was none, or its driver is known by now.
+    #[default]
+    Absent,
+    /// None yet, but the function lost bus or power, or was reset, without a hold that says so. Counts the driver's doorbells
+    /// since: one that slept resets the device before it works.
+    Paused(u16),
+    /// It came while nothing spoke of a sleep, and nothing has since.
+    Awake,
+    /// It came after or before the function lost bus or power, or was reset.
+    Slept,
+}
+
+impl DriverReset {
+    fn is_held(self) -> bool {
+        matches!(self, Self::Awake | Self::Slept)
+    }
+
+    fn begin(&mut self, awake: bool) {
+        *self = match self {
+            Self::Absent | Self::Awake if awake => Self::Awake,
+            _ => Self::Slept,
+        };
+    }
+
+    fn slept(&mut self) {
+        *self = match self {
+            Self::Absent | Self::Paused(_) => Self::Paused(0),
+            Self::Awake | Self::Slept => Self::Slept,
+        };
+    }
+
+    fn notified(&mut self) {
+        if let Self::Paused(count) = self {
+            *count = count.saturating_add(1);
+            if *count >= RELEASE_AFTER_NOTIFICATIONS {
+                *self = Self::Absent;
+            }
+        }
+    }
+}
+
+/// What happened since the device could touch guest memory last, as far as it says whose that memory is.
+///
+/// A kernel that comes back from hibernation takes the machine over from the one that loaded it: BusMaster goes and comes back,
+/// and between the two configuration space and MSI-X are restored, but nothing sleeps. The pages of the kernel before are
+/// overwritten where the other one had some, and stay as they were where it had none: so nothing in memory can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// It can, or has no state.
+    #[default]
+    Not,
+    /// BusMaster went.
+    Paused,
+    /// And MSI-X was set up again, or could have been without a trace.
+    Restored,
+    /// The function lost power, was reset, or the platform slept: no kernel hands over to another by that.
+    Slept,
+}
+
+impl Away {
+    pub(crate) fn paused(&mut self) {
+        if *self == Self::Not {
+            *self = Self::Paused;
+        }
+    }
+
+    pub(crate) fn restored(&mut self) {
+        if *self == Self::Paused {
+            *self = Self::Restored;
+        }
+    }
+
+    pub(crate) fn slept(&mut self) {
+        if matches!(self, Self::Not | Self::Paused) {
+            *self = Self::Slept;
+        }
+    }
+}
+
 /// The reasons that begin with a hint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Holds {
@@ -158,7 +244,7 @@ pub(crate) struct Holds {
     bus_master_off: Linger,
     platform_sleep: Linger,
     function_reset: Linger,
-    same_driver: Linger,
+    same_driver: DriverReset,
 }
 
 impl Holds {
@@ -186,7 +272,21 @@ impl Holds {
     }
 
     pub(crate) fn is_any(&self) -> bool {
-        *self != Self::default()
+        HoldReason::ALL
+            .into_iter()
+            .any(|reason| self.is_held(reason))
+    }
+
+    /// Whether the VMM has said that the guest sleeps, and not yet that it woke.
+    pub(crate) fn is_platform_asleep(&self) -> bool {
+        self.platform_sleep == Linger::Standing
+    }
+
+    /// Whether there is a reason that memory outlives, whoever gives BusMaster back.
+    pub(crate) fn is_asleep(&self) -> bool {
+        [self.d3hot, self.platform_sleep, self.function_reset]
+            .into_iter()
+            .any(Linger::is_held)
     }
 
     /// Whether a cause stands now, rather than having stood.
@@ -196,16 +296,9 @@ impl Holds {
             bus_master_off,
             platform_sleep,
             function_reset,
-            same_driver,
+            same_driver: _,
         } = self;
-        [
-            d3hot,
-            bus_master_off,
-            platform_sleep,
-            function_reset,
-            same_driver,
-        ]
-        .contains(&&Linger::Standing)
+        [d3hot, bus_master_off, platform_sleep, function_reset].contains(&&Linger::Standing)
     }
 
     /// Begins a hold whose cause is over at once.
@@ -214,14 +307,38 @@ impl Holds {
         self.end_cause(reason);
     }
 
+    /// The driver reset the running device; `awake` says whether the function had bus and power.
+    pub(crate) fn driver_reset(&mut self, awake: bool) {
+        self.same_driver.begin(awake);
+    }
+
+    /// The function lost bus or power, or was reset, or the guest sleeps. Where that is a hold it needs no note: each lasts
+    /// until the driver has shown itself.
+    pub(crate) fn slept(&mut self) {
+        if self.same_driver.is_held() || !self.is_any() {
+            self.same_driver.slept();
+        }
+    }
+
+    /// Whether there is no reason but a reset by a driver that shows no sign of a sleep.
+    pub(crate) fn is_only_awake_reset(&self) -> bool {
+        *self
+            == Self {
+                same_driver: DriverReset::Awake,
+                ..Self::default()
+            }
+    }
+
     /// The driver rang a doorbell of the running device.
     pub(crate) fn notified(&mut self) {
         self.each(Linger::notified);
+        self.same_driver.notified();
     }
 
     /// The driver came back through DRIVER_OK: every cause that is over no longer holds.
     pub(crate) fn driver_ok(&mut self) {
         self.each(Linger::driver_ok);
+        self.same_driver = DriverReset::Absent;
     }
 
     pub(crate) fn clear(&mut self) {
@@ -234,17 +351,11 @@ impl Holds {
             bus_master_off,
             platform_sleep,
             function_reset,
-            same_driver,
+            same_driver: _,
         } = self;
-        [
-            d3hot,
-            bus_master_off,
-            platform_sleep,
-            function_reset,
-            same_driver,
-        ]
-        .into_iter()
-        .for_each(f);
+        [d3hot, bus_master_off, platform_sleep, function_reset]
+            .into_iter()
+            .for_each(f);
     }
 
     fn get_mut(&mut self, reason: HoldReason) -> Option<&mut Linger> {
@@ -253,8 +364,7 @@ impl Holds {
             HoldReason::BusMasterOff => Some(&mut self.bus_master_off),
             HoldReason::PlatformSleep => Some(&mut self.platform_sleep),
             HoldReason::FunctionReset => Some(&mut self.function_reset),
-            HoldReason::SameDriver => Some(&mut self.same_driver),
-            HoldReason::FreezeMode | HoldReason::Suspended => None,
+            HoldReason::SameDriver | HoldReason::FreezeMode | HoldReason::Suspended => None,
         }
     }
 }

@@ -18,6 +18,7 @@ mod control_hostile;
 mod crash;
 mod device;
 mod exit;
+mod hands;
 mod mapping;
 #[cfg(feature = "virgl")]
 mod patience;

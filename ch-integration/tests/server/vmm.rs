@@ -162,6 +162,8 @@ impl Vmm {
         self.client
             .set_irqs(VFIO_PCI_MSIX_IRQ_INDEX, flags, 0, count, &fds)
             .unwrap();
+        // As the guest did before its VMM does that.
+        self.msix_control();
     }
 
     /// Gives INTx its eventfd.
@@ -205,6 +207,20 @@ impl Vmm {
         self.client
             .region_write(VFIO_PCI_CONFIG_REGION_INDEX, offset, data)
             .unwrap();
+    }
+
+    /// Where MSI-X's control is in configuration space; enables it, as Linux does.
+    pub(crate) fn msix_control(&mut self) -> u64 {
+        let mut space = [0; 256];
+        self.read_config(0, &mut space);
+        let mut at = usize::from(space[0x34]);
+        // The capability's id (PCI 3.0 §6.8.2).
+        while space[at] != 0x11 {
+            at = usize::from(space[at + 1]);
+        }
+        let control = at as u64 + 2;
+        self.write_config(control, &0x8002u16.to_le_bytes());
+        control
     }
 
     pub(crate) fn read(&mut self, register: Register) -> u64 {
@@ -348,6 +364,29 @@ impl Vmm {
     pub(crate) fn used(&self, queue: u16) -> u16 {
         let base = RINGS + u64::from(queue) * RING_STRIDE;
         self.memory.read_obj(GuestAddress(base + 0x2002)).unwrap()
+    }
+
+    /// Writes to the used ring, as somebody would who has its memory now.
+    pub(crate) fn write_used(&self, queue: u16, offset: u64, bytes: &[u8]) {
+        let at = RINGS + u64::from(queue) * RING_STRIDE + 0x2000 + offset;
+        self.memory.write_slice(bytes, GuestAddress(at)).unwrap();
+    }
+
+    /// Puts something else in the place of everything in guest memory.
+    pub(crate) fn fill_memory(&self, byte: u8) {
+        let bytes = vec![byte; RAM_SIZE as usize];
+        self.memory
+            .write_slice(&bytes, GuestAddress(RAM_BASE))
+            .unwrap();
+    }
+
+    /// All of guest memory.
+    pub(crate) fn whole(&self) -> Vec<u8> {
+        let mut bytes = vec![0; RAM_SIZE as usize];
+        self.memory
+            .read_slice(&mut bytes, GuestAddress(RAM_BASE))
+            .unwrap();
+        bytes
     }
 
     fn descriptor(

@@ -88,6 +88,8 @@ pub(crate) enum Command<F: Frontend> {
     },
     /// Drop the state that was retained; no driver drives the device.
     Discard,
+    /// Guest memory is another kernel's, or may be.
+    Disown,
     /// The guest froze the device, or ended that: the mailbox knows the newest word.
     FreezeChanged,
     Suspend,
@@ -97,7 +99,8 @@ pub(crate) enum Command<F: Frontend> {
     /// The driver wrote `events_clear`: the mailbox has the bits.
     ConfigWritten,
     Tell(Told),
-    /// Read what is shown, as the device may not touch guest memory soon, and answer.
+    /// Read what is shown and end every wait for somebody outside, as the device may not touch guest memory soon, and
+    /// answer.
     LookBeforeSleep(Reply<()>),
     /// Answer every command that was taken, and say whether that was reached.
     Settle {

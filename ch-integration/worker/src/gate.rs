@@ -15,6 +15,8 @@ const INSIDE: u32 = 2;
 const WAITED_FOR: u32 = 4;
 /// and it shall take no further buffer, as a reset is under way.
 const ENDING: u32 = 8;
+/// Guest memory may have changed hands since the worker was inside last.
+const DOUBTED: u32 = 16;
 
 /// A front end opens and shuts it; the worker goes in before it reads or writes guest memory, or has a renderer do so, and
 /// comes out after a batch. Closed at first.
@@ -29,7 +31,22 @@ pub(crate) struct Gate {
 
 /// The worker is inside for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Inside<'a>(&'a Gate);
+pub(crate) struct Inside<'a> {
+    gate: &'a Gate,
+    doubted: bool,
+}
+
+impl Inside<'_> {
+    /// Whether guest memory may have changed hands since the last time: to be found out before anything else.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted
+    }
+
+    /// It could not be found out: whoever enters next has to.
+    pub(crate) fn leave_in_doubt(self) {
+        self.gate.doubt();
+    }
+}
 
 impl Gate {
     pub(crate) fn open(&self) {
@@ -39,6 +56,24 @@ impl Gate {
     /// Takes effect after the buffer that is being processed; [`wait_until_left`](Self::wait_until_left) waits for that.
     pub(crate) fn shut(&self) {
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
+    }
+
+    /// The same where the guest takes memory away from the device (BusMaster off, D3hot): who has it afterwards is to be found
+    /// out. One step, as the worker may enter at any time.
+    pub(crate) fn shut_by_guest(&self) {
+        let shut = |state| Some(state & !(OPEN | ENDING) | DOUBTED);
+        // It always changes.
+        let _ = self.change(shut);
+    }
+
+    /// Whose guest memory is has to be found out.
+    pub(crate) fn doubt(&self) {
+        self.state.fetch_or(DOUBTED, Ordering::AcqRel);
+    }
+
+    /// The driver handed its memory over just now.
+    pub(crate) fn trust(&self) {
+        self.state.fetch_and(!DOUBTED, Ordering::AcqRel);
     }
 
     /// No buffer is taken from here on, whatever a driver offers; answers that are owed may still be given.
@@ -57,11 +92,18 @@ impl Gate {
 
     /// For the worker alone, which is inside once at most. `None` where it is shut.
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        let may = |state| (state & OPEN != 0).then_some(state | INSIDE);
-        let entered = self
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, may);
-        entered.is_ok().then_some(Inside(self))
+        let may = |state| (state & OPEN != 0).then_some((state | INSIDE) & !DOUBTED);
+        let before = self.change(may).ok()?;
+        let doubted = before & DOUBTED != 0;
+        Some(Inside {
+            gate: self,
+            doubted,
+        })
+    }
+
+    fn change(&self, to: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
+        self.state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, to)
     }
 
     /// Waits until the worker is not inside. Returns whether that was reached within `limit`. Where the gate stays shut, it
@@ -86,15 +128,15 @@ impl Gate {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        let before = self.0.state.fetch_and(!INSIDE, Ordering::AcqRel);
+        let before = self.gate.state.fetch_and(!INSIDE, Ordering::AcqRel);
         if before & WAITED_FOR != 0 {
             // Whoever waits either has not looked yet, or waits by the time that this has the lock.
             let _guard = self
-                .0
+                .gate
                 .waiting
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            self.0.left.notify_all();
+            self.gate.left.notify_all();
         }
     }
 }
@@ -147,6 +189,34 @@ mod tests {
         assert!(gate.enter().is_none());
         gate.open();
         assert!(gate.may_take());
+    }
+
+    #[test]
+    fn whoever_enters_after_the_guest_took_memory_away_is_told_so_once() {
+        let gate = Gate::default();
+        let is_doubted = || gate.enter().unwrap().is_doubted();
+        gate.open();
+        assert!(!is_doubted());
+        gate.shut();
+        gate.open();
+        assert!(!is_doubted(), "the VMM shut it, and the guest did not run");
+        for take in [Gate::shut_by_guest, Gate::doubt] {
+            take(&gate);
+            gate.open();
+            assert!(is_doubted());
+            assert!(!is_doubted());
+        }
+        // It is shut while the worker is inside: it looks again when it is back.
+        let inside = gate.enter().unwrap();
+        gate.shut_by_guest();
+        drop(inside);
+        gate.open();
+        gate.enter().unwrap().leave_in_doubt();
+        assert!(is_doubted());
+        gate.shut_by_guest();
+        gate.trust();
+        gate.open();
+        assert!(!is_doubted());
     }
 
     /// What a front end does to memory after the wait must never meet the worker.

@@ -111,6 +111,11 @@ impl<F: Frontend> WorkerLink<F> {
         self.mailbox.post(Command::Discard);
     }
 
+    /// Guest memory is another kernel's, or may be: what the driver set up there, and what it was owed, is touched no more.
+    pub fn disown(&self) {
+        self.mailbox.post(Command::Disown);
+    }
+
     /// The guest froze the device (`Some`), or ended that. [`Frontend::complete`] tells when the newest freeze is honoured
     /// or refused.
     pub fn freeze(&self, ticket: Option<FreezeTicket>) {
@@ -324,11 +329,14 @@ impl<F: Frontend> WorkerHandle<F> {
         }
     }
 
-    /// Has the worker read what is shown, if it gets to it within [`VMM_PATIENCE`], and then stops it as
-    /// [`stop`](Self::stop) does: for a guest that goes on, and whose memory is not to be read meanwhile.
+    /// Has the worker read what is shown and answer what waits for somebody outside, if it gets to it within [`VMM_PATIENCE`],
+    /// and then stops it as [`stop`](Self::stop) does: the guest took memory away from the device (BusMaster off, D3hot). Until
+    /// the worker is let in again that memory may change hands, so that it then looks whether it finds there what it left.
     pub fn rest(&self) {
         let start = Instant::now();
         if self.is_serving() {
+            // Nothing is taken that would wait again.
+            self.link.gate.end();
             let (reply, done) = sync_channel(1);
             self.link.mailbox.post(Command::LookBeforeSleep(reply));
             let late = || done.recv_timeout(VMM_PATIENCE) == Err(RecvTimeoutError::Timeout);
@@ -338,7 +346,8 @@ impl<F: Frontend> WorkerHandle<F> {
                 ));
             }
         }
-        self.stop_by(start);
+        self.link.gate.shut_by_guest();
+        self.wait_until_left(start);
     }
 
     /// Stops the worker from touching guest memory. When this returns it does not, until [`serve`](WorkerLink::serve). There is
@@ -350,6 +359,10 @@ impl<F: Frontend> WorkerHandle<F> {
 
     fn stop_by(&self, start: Instant) {
         self.link.shut();
+        self.wait_until_left(start);
+    }
+
+    fn wait_until_left(&self, start: Instant) {
         let mut left = VMM_PATIENCE.saturating_sub(start.elapsed());
         while !self.link.gate.wait_until_left(left) && !self.is_finished() {
             let waited = start.elapsed();

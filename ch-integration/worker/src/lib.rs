@@ -12,6 +12,7 @@
 
 mod answer;
 mod build;
+mod claim;
 mod command;
 mod controlled;
 #[cfg(any(test, feature = "test-utils"))]
@@ -24,6 +25,7 @@ mod life;
 mod mailbox;
 mod options;
 mod picture;
+mod ring;
 pub mod seccomp;
 mod session;
 mod status;

@@ -8,8 +8,11 @@ use std::time::Instant;
 
 use virtio_pci_freeze::{ActivationKind, RingPosition};
 
+use crate::claim::Loss;
 use crate::frontend::{Memory, QUEUE_SIZES};
-use crate::session::{MemoryGuard, Session};
+use crate::gate::{Gate, Inside};
+use crate::ring::MemoryGuard;
+use crate::session::Session;
 use crate::status::Life as LifeStatus;
 
 /// What the device does. Each state owns what exists only in it.
@@ -23,6 +26,8 @@ pub(crate) enum Life<M: Memory> {
 /// What the last reset left.
 pub(crate) enum Left<M: Memory> {
     Nothing,
+    /// Nothing, and a driver that comes back without setting up a queue has to hear of it.
+    Lost(Loss),
     /// The GPU's state, and the session, whose answers may be owed to a driver that gets its queues back.
     Retained {
         session: Box<Session<M>>,
@@ -45,45 +50,56 @@ impl<M: Memory> Life<M> {
         }
     }
 
+    /// Goes in where the guest may be served, from memory that is still its own.
+    pub(crate) fn enter<'a>(
+        &'a mut self,
+        gate: &'a Gate,
+    ) -> Option<(Inside<'a>, &'a mut Session<M>)> {
+        let session = self.session()?;
+        let inside = session.enter(gate)?;
+        Some((inside, session))
+    }
+
+    /// Why the activation's memory is taken for somebody else's, where it is.
+    pub(crate) fn loss(&mut self) -> Option<Loss> {
+        self.session().and_then(|session| session.loss())
+    }
+
     /// The guest's memory, of one that sleeps too.
     pub(crate) fn memory(&self) -> Option<MemoryGuard<M>> {
         match self {
             Self::Running(session)
             | Self::Suspended(session)
             | Self::Stopped(Left::Retained { session, .. }) => Some(session.memory()),
-            Self::Stopped(Left::Nothing) => None,
+            Self::Stopped(Left::Nothing | Left::Lost(_)) => None,
         }
     }
 
     pub(crate) fn status(&self) -> LifeStatus {
         match self {
-            Self::Stopped(Left::Nothing) => LifeStatus::Idle,
+            Self::Stopped(Left::Nothing | Left::Lost(_)) => LifeStatus::Idle,
             Self::Stopped(Left::Retained { .. }) => LifeStatus::Retained,
             Self::Running(_) => LifeStatus::Running,
             Self::Suspended(_) => LifeStatus::Suspended,
         }
     }
 
-    /// The driver set DRIVER_OK. Returns since when state was retained for it.
-    pub(crate) fn activate(
-        &mut self,
-        mut session: Box<Session<M>>,
-        kind: ActivationKind,
-    ) -> Option<Instant> {
-        let since = match mem::take(self) {
-            Self::Stopped(Left::Retained {
-                session: before,
-                since,
-            }) => {
-                if kind == ActivationKind::Reinstated {
-                    session.take_over(*before);
-                }
-                Some(since)
-            }
-            _ => None,
-        };
+    /// The driver set DRIVER_OK. Returns whether memory has yet to show that it is the driver's.
+    pub(crate) fn activate(&mut self, mut session: Box<Session<M>>, kind: ActivationKind) -> bool {
+        match (kind, mem::take(self)) {
+            (
+                ActivationKind::Reinstated,
+                Self::Stopped(Left::Retained {
+                    session: before,
+                    since,
+                }),
+            ) => session.take_over(*before, since),
+            (_, Self::Stopped(Left::Lost(loss))) if session.lacks_queues() => session.lose(loss),
+            _ => session.look_for_restored(),
+        }
+        let doubted = session.is_doubted();
         *self = Self::Running(session);
-        since
+        doubted
     }
 
     /// Of a device that came to rest.
@@ -117,6 +133,18 @@ impl<M: Memory> Life<M> {
             stopped @ Self::Stopped(_) => stopped,
         };
         positions
+    }
+
+    /// A reset that leaves nothing.
+    pub(crate) fn end(&mut self) {
+        let loss = match self {
+            Self::Stopped(Left::Lost(loss)) => Some(*loss),
+            _ => self.loss(),
+        };
+        *self = match loss {
+            Some(loss) => Self::Stopped(Left::Lost(loss)),
+            None => Self::default(),
+        };
     }
 
     /// Drops what a reset left.

@@ -3,18 +3,21 @@
 
 //! An activation: the driver's memory and queues, and the answers that it is owed.
 
+mod proof;
+
 use std::mem;
-use std::sync::atomic::Ordering;
 
 use host_util::log_source::GUEST;
 use virtio_gpu_s3::protocol::Queue as QueueKind;
 use virtio_gpu_s3::{Completed, Gpu, Outcome, Request, Response, Token};
 use virtio_pci_freeze::{QueueSetup, RingPosition};
-use virtio_queue::{DescriptorChain, Error as QueueError, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard};
+use virtio_queue::{DescriptorChain, Error as QueueError};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
 
+use crate::claim::Claim;
 use crate::frontend::{Memory, QUEUE_SIZES};
 use crate::gate::Gate;
+use crate::ring::{MemoryGuard, Ring};
 
 /// Buffers taken from one queue before the worker looks at commands again, so that a guest that never stops cannot
 /// keep a reset waiting.
@@ -22,8 +25,6 @@ const BATCH: usize = 64;
 
 /// Bytes of a descriptor that are read in any case.
 const SHORT: usize = 64;
-
-pub(crate) type MemoryGuard<M> = GuestMemoryLoadGuard<M>;
 
 /// Where a buffer can be written: addresses of the guest, which stay good if the VMM maps its memory elsewhere.
 type Room = Vec<(GuestAddress, usize)>;
@@ -91,10 +92,11 @@ pub(crate) struct Session<M: Memory> {
     memory: GuestMemoryAtomic<M>,
     event_idx: bool,
     /// By number; empty where one does not run, or is being served.
-    queues: [Option<Queue>; QUEUE_SIZES.len()],
+    queues: [Option<Ring>; QUEUE_SIZES.len()],
     /// Queues with work left, as a mask.
     ready: u64,
     owed: Vec<Owed>,
+    claim: Claim,
 }
 
 impl<M: Memory> Session<M> {
@@ -105,6 +107,7 @@ impl<M: Memory> Session<M> {
             queues: [const { None }; QUEUE_SIZES.len()],
             ready: 0,
             owed: Vec::new(),
+            claim: Claim::Good,
         }
     }
 
@@ -131,20 +134,15 @@ impl<M: Memory> Session<M> {
         self.ready |= rung;
     }
 
-    /// The driver is back where it was, with the queues that it had: what it was owed then it is owed now.
-    pub(crate) fn take_over(&mut self, before: Self) {
-        self.owed = before.owed;
-    }
-
     pub(crate) fn running(&self) -> usize {
         self.queues.iter().flatten().count()
     }
 
     pub(crate) fn start_queue(&mut self, setup: &QueueSetup) -> Result<(), BrokenQueue> {
-        let queue = queue_from(setup, self.event_idx).map_err(|error| (setup.index, error))?;
+        let ring = Ring::new(setup, self.event_idx).map_err(|error| (setup.index, error))?;
         // The transport has no other queues.
         if let Some(slot) = self.queues.get_mut(usize::from(setup.index)) {
-            *slot = Some(queue);
+            *slot = Some(ring);
         }
         Ok(())
     }
@@ -161,9 +159,8 @@ impl<M: Memory> Session<M> {
     pub(crate) fn positions(&self) -> [RingPosition; QUEUE_SIZES.len()] {
         let mut positions = [RingPosition::default(); QUEUE_SIZES.len()];
         for (slot, position) in self.queues.iter().zip(&mut positions) {
-            if let Some(queue) = slot {
-                position.next_avail = queue.next_avail();
-                position.next_used = queue.next_used();
+            if let Some(ring) = slot {
+                *position = ring.position();
             }
         }
         positions
@@ -178,7 +175,7 @@ impl<M: Memory> Session<M> {
                 continue;
             };
             // A VMM may have unmapped it for a while; a doorbell says that it should be there.
-            if has_buffers(queue, &*memory).unwrap_or(false) {
+            if queue.has_buffers(&*memory).unwrap_or(false) {
                 self.ready |= bit(index);
             }
         }
@@ -189,7 +186,7 @@ impl<M: Memory> Session<M> {
     pub(crate) fn has_its_rings(&self) -> bool {
         let memory = self.memory.memory();
         let mut queues = self.queues.iter().flatten();
-        queues.all(|queue| queue.is_valid(&*memory))
+        queues.all(|ring| ring.is_in(&*memory))
     }
 
     /// Before a sleep. Returns whether a driver was faster.
@@ -198,7 +195,7 @@ impl<M: Memory> Session<M> {
         for (index, queue) in (0..).zip(&mut self.queues) {
             let more = queue
                 .as_mut()
-                .map(|queue| queue.enable_notification(&*memory));
+                .map(|queue| queue.ask_for_doorbells(&*memory));
             // Where it is unmapped the word that it is mapped again leads here too.
             if matches!(more, Some(Ok(true))) {
                 self.ready |= bit(index);
@@ -223,7 +220,7 @@ impl<M: Memory> Session<M> {
                 Err(error) => self.break_queue((index, error), &mut served),
             }
         }
-        self.collect(&mut executor.gpu);
+        self.collect(executor.gpu.take_completed());
         self.answer(&mut executor.spares, &mut served);
         served
     }
@@ -248,31 +245,29 @@ impl<M: Memory> Session<M> {
     /// Takes up to a batch of buffers, and notifies once at the end. The driver need not ring until the worker sleeps.
     fn drain(
         &mut self,
-        (index, queue): (u16, &mut Queue),
+        (index, queue): (u16, &mut Ring),
         executor: &mut Executor,
         gate: &Gate,
     ) -> Result<Batch, QueueError> {
         let mut batch = Batch::default();
         let mut used = false;
         let mut memory = self.memory.memory();
-        queue.disable_notification(&*memory)?;
+        queue.spare_doorbells(&*memory)?;
         for _ in 0..BATCH {
-            batch.more = gate.may_take() && has_buffers(queue, &*memory)?;
+            batch.more = gate.may_take() && queue.has_buffers(&*memory)?;
             if !batch.more {
                 break;
             }
             // A driver behind a vIOMMU maps a buffer just before it offers it.
             memory = self.memory.memory();
-            // What is there and cannot be read would be there for ever.
-            let chain = queue.iter(memory.clone())?.next();
-            let chain = chain.ok_or(QueueError::InvalidAvailRingIndex)?;
+            let chain = queue.take(&memory)?;
             let head = chain.head_index();
             if let Some(written) = self.process(index, chain, &memory, executor) {
                 queue.add_used(&*memory, head, written)?;
                 used = true;
             }
         }
-        batch.notify = used && queue.needs_notification(&*memory)?;
+        batch.notify = used && queue.wants_interrupt(&*memory)?;
         Ok(batch)
     }
 
@@ -329,13 +324,10 @@ impl<M: Memory> Session<M> {
         }
     }
 
-    /// Notes which commands are done. Returns whether there were any. Touches no guest memory.
-    pub(crate) fn collect(&mut self, gpu: &mut Gpu) -> bool {
-        if self.owed.is_empty() {
-            return false;
-        }
+    /// Notes which commands are done. Returns whether there were any.
+    pub(crate) fn collect(&mut self, completed: impl Iterator<Item = Completed>) -> bool {
         let mut some = false;
-        for Completed { token, response } in gpu.take_completed() {
+        for Completed { token, response } in completed {
             // Tokens only grow.
             let at = self.owed.binary_search_by_key(&token, |owed| owed.token);
             if let Some(owed) = at.ok().and_then(|at| self.owed.get_mut(at)) {
@@ -369,7 +361,7 @@ impl<M: Memory> Session<M> {
             let Some(queue) = queue.as_mut().filter(|_| used & bit(index) != 0) else {
                 continue;
             };
-            match queue.needs_notification(&*memory) {
+            match queue.wants_interrupt(&*memory) {
                 Ok(true) => served.notify |= bit(index),
                 Ok(false) => {}
                 Err(error) => broken.push((index, error)),
@@ -429,17 +421,12 @@ impl Executor {
 }
 
 /// Gives a buffer back with its answer.
-fn use_buffer<M: Memory>(queue: &mut Queue, owed: &Owed, memory: &M) -> Result<(), QueueError> {
+fn use_buffer<M: Memory>(queue: &mut Ring, owed: &Owed, memory: &M) -> Result<(), QueueError> {
     let Some(answer) = &owed.answer else {
         return Ok(());
     };
     let written = write_answer(&owed.room, answer, memory);
     queue.add_used(memory, owed.head, written)
-}
-
-fn has_buffers<M: Memory>(queue: &Queue, memory: &M) -> Result<bool, QueueError> {
-    let available = queue.avail_idx(memory, Ordering::Acquire)?;
-    Ok(available.0 != queue.next_avail())
 }
 
 /// The start of a request or answer, for the log: its header, and the ids that follow it.
@@ -464,19 +451,6 @@ fn write_answer<M: Memory>(room: &Room, response: &Response, memory: &M) -> u32 
     }
     let written = response.bytes().len().saturating_sub(rest.len());
     u32::try_from(written).unwrap_or(u32::MAX)
-}
-
-fn queue_from(setup: &QueueSetup, event_idx: bool) -> Result<Queue, QueueError> {
-    let mut queue = Queue::new(setup.size)?;
-    queue.try_set_size(setup.size)?;
-    queue.try_set_desc_table_address(GuestAddress(setup.desc))?;
-    queue.try_set_avail_ring_address(GuestAddress(setup.driver))?;
-    queue.try_set_used_ring_address(GuestAddress(setup.device))?;
-    queue.set_next_avail(setup.position.next_avail);
-    queue.set_next_used(setup.position.next_used);
-    queue.set_event_idx(event_idx);
-    queue.set_ready(true);
-    Ok(queue)
 }
 
 #[cfg(test)]

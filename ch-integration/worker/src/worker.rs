@@ -21,6 +21,7 @@ use virtio_gpu_s3::{
 use virtio_pci_freeze::spec::feature;
 use virtio_pci_freeze::{ActivationKind, FreezeTicket};
 
+use crate::claim::{Loss, News};
 use crate::command::{Activation, Command, GpuAccess, MemoryFollowed, Told};
 use crate::events::{EventKind, EventLog, micros};
 use crate::frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES};
@@ -52,11 +53,10 @@ impl<F: Frontend> GpuAccess for Worker<F> {
             life,
             ..
         } = self;
-        let inside = gate.enter();
-        match (inside, life.session()) {
-            (Some(_inside), Some(session)) => executor.gpu.look(scanout, seen, &*session.memory()),
+        match life.enter(gate) {
+            Some((_inside, session)) => executor.gpu.look(scanout, seen, &*session.memory()),
             // What was flushed was read before the guest's memory could not be any more.
-            _ => {
+            None => {
                 let picture = executor.gpu.last_picture(scanout, seen);
                 picture.ok_or(LookError::NoSuchScanout { id: scanout })
             }
@@ -148,6 +148,7 @@ impl<F: Frontend> Worker<F> {
             None if self.has_work() => self.serve(),
             None => {}
         }
+        let _ = self.look_after_claim();
         self.look_after_renderer();
     }
 
@@ -171,7 +172,7 @@ impl<F: Frontend> Worker<F> {
     }
 
     fn has_news(&mut self) -> bool {
-        self.inbox.has_news() || self.has_work() || self.answer_done()
+        self.inbox.has_news() || self.has_work() || self.answer_done() || self.look_after_claim()
     }
 
     fn looks(&mut self) -> u32 {
@@ -198,14 +199,16 @@ impl<F: Frontend> Worker<F> {
         if self.settling.is_some() || !self.gate.may_take() {
             return false;
         }
-        self.gate.enter().is_some_and(|_inside| session.find_work())
+        session
+            .enter(&self.gate)
+            .is_some_and(|_inside| session.find_work())
     }
 
     fn serve(&mut self) {
         let Life::Running(session) = &mut self.life else {
             return;
         };
-        let Some(inside) = self.gate.enter() else {
+        let Some(inside) = session.enter(&self.gate) else {
             return;
         };
         let served = session.serve(&mut self.executor, &self.gate);
@@ -218,7 +221,7 @@ impl<F: Frontend> Worker<F> {
         let Life::Running(session) = &mut self.life else {
             return false;
         };
-        let inside = self.gate.enter();
+        let inside = session.enter(&self.gate);
         inside.is_some_and(|_inside| session.ask_for_doorbells())
     }
 
@@ -228,18 +231,24 @@ impl<F: Frontend> Worker<F> {
         self.answer_done()
     }
 
-    /// Answers the commands that are done, where the driver may be answered now. Returns whether there were any.
+    /// Answers the commands that are done, where the driver may be answered now. Returns whether there were any. Only there is
+    /// the renderer asked: a message that a command waits for is written to guest memory then.
     fn answer_done(&mut self) -> bool {
         let Some(session) = self.life.session() else {
             return false;
         };
-        let some = session.collect(&mut self.executor.gpu);
+        if !session.is_owed() {
+            return false;
+        }
+        let gpu = &mut self.executor.gpu;
+        let Some(inside) = session.enter(&self.gate) else {
+            session.collect(gpu.take_ready());
+            return false;
+        };
+        let some = session.collect(gpu.take_completed());
         if !session.is_done() {
             return some;
         }
-        let Some(inside) = self.gate.enter() else {
-            return false;
-        };
         let mut served = Served::default();
         session.answer(&mut self.executor.spares, &mut served);
         drop(inside);
@@ -274,6 +283,11 @@ impl<F: Frontend> Worker<F> {
                 asked,
             } => self.reset(kind, ticket, asked),
             Command::Discard => self.discard(),
+            Command::Disown => {
+                if let Some(session) = self.life.session() {
+                    session.lose(Loss::TakenOver);
+                }
+            }
             Command::FreezeChanged => self.freeze_changed(),
             Command::Suspend => self.settling().suspend = true,
             Command::Resume => self.resume(),
@@ -356,8 +370,7 @@ impl<F: Frontend> Worker<F> {
         let gpu = &mut self.executor.gpu;
         if let Some(old) = &old
             && gpu.shows_memory_within(first, last)
-            && self.life.session().is_some()
-            && let Some(_inside) = self.gate.enter()
+            && let Some((_inside, _)) = self.life.enter(&self.gate)
         {
             gpu.look_before_sleep(&**old);
         }
@@ -378,23 +391,31 @@ impl<F: Frontend> Worker<F> {
 
     /// Inside the gate only for what is read from guest memory: who waits there shall not wait for a renderer.
     fn look_before_sleep(&mut self) {
-        let Some(session) = self.life.session() else {
+        let gpu = &mut self.executor.gpu;
+        let shows_memory = gpu.shows_memory_within(0, u64::MAX);
+        let Some((inside, session)) = self.life.enter(&self.gate) else {
             return;
         };
-        let gpu = &mut self.executor.gpu;
-        if gpu.shows_memory_within(0, u64::MAX) {
-            if let Some(_inside) = self.gate.enter() {
-                gpu.look_before_sleep(&*session.memory());
-            }
+        gpu.release_waits();
+        if shows_memory {
+            gpu.look_before_sleep(&*session.memory());
+            drop(inside);
         } else {
+            drop(inside);
             gpu.look_before_sleep(&F::Memory::default());
         }
+        self.answer_done();
     }
 
     /// Tells, once, of a renderer that ended by itself. What it has to do beside answers it does here too, such as to send
     /// what a compositor was too slow for.
     fn look_after_renderer(&mut self) {
-        if self.inbox.take_renderer_news() && !self.answer_done() {
+        let is_owed = |session: &mut Session<F::Memory>| session.is_owed();
+        if self.inbox.take_renderer_news()
+            && !self.answer_done()
+            && !self.life.session().is_some_and(is_owed)
+        {
+            // It reaches no guest memory where no command waits. One that does is looked after when the gate is open.
             self.executor.gpu.poll_renderer();
         }
         if let Some(reason) = self.news_of_renderer() {
@@ -432,8 +453,11 @@ impl<F: Frontend> Worker<F> {
         let mut session = Box::new(Session::new(memory, event_idx));
         let started = queues.iter().map(|setup| session.start_queue(setup));
         let broken: Vec<_> = started.filter_map(Result::err).collect();
-        let running = session.running();
-        let since = self.life.activate(session, kind);
+        if self.life.activate(session, kind) {
+            self.gate.doubt();
+        } else {
+            self.gate.trust();
+        }
         for (queue, error) in broken {
             self.needs_reset(&format!("queue {queue}: {error}"));
         }
@@ -444,14 +468,31 @@ impl<F: Frontend> Worker<F> {
             // It ended while the guest slept.
             self.needs_reset(&reason);
         }
-        if kind == ActivationKind::Reinstated {
-            self.resets.reinstatements = self.resets.reinstatements.saturating_add(1);
-            self.events.emit(EventKind::Reinstated {
-                queues: running,
-                resources: self.executor.gpu.status().resources,
-                took_us: since.map_or(0, micros),
-            });
+    }
+
+    /// Tells, once, whose guest memory turned out to be. Returns whether there was anything to tell.
+    fn look_after_claim(&mut self) -> bool {
+        let Some(session) = self.life.session() else {
+            return false;
+        };
+        let queues = session.running();
+        let news = session.news();
+        match news {
+            None => {}
+            Some(News::Returned { since }) => {
+                self.resets.reinstatements = self.resets.reinstatements.saturating_add(1);
+                self.events.emit(EventKind::Reinstated {
+                    queues,
+                    resources: self.executor.gpu.status().resources,
+                    took_us: micros(since),
+                });
+            }
+            Some(News::Lost(loss)) => {
+                self.reset_gpu(GpuResetKind::Full);
+                self.needs_reset(&format!("guest memory changed hands: {loss}"));
+            }
         }
+        news.is_some()
     }
 
     fn resume(&mut self) {

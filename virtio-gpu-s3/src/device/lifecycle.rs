@@ -83,6 +83,12 @@ impl Gpu {
         }
     }
 
+    /// Answers the commands that wait for somebody outside, as [`quiesce`](Self::quiesce) does: for a sleep that begins
+    /// without it. Whoever they wait for would be heard while guest memory is not the device's to write.
+    pub fn release_waits(&mut self) {
+        self.renderer.release_waits();
+    }
+
     /// Resets the device. The caller has quiesced it; tokens still outstanding become void and
     /// are counted.
     ///

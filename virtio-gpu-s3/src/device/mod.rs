@@ -229,6 +229,11 @@ impl Gpu {
         self.fences.drain_ready()
     }
 
+    /// The same of what is known to be there. The renderer is not asked, which may write to guest memory then.
+    pub fn take_ready(&mut self) -> impl Iterator<Item = Completed> + '_ {
+        self.fences.drain_ready()
+    }
+
     /// Lets the renderer go on with what it woke its caller for. With no request outstanding it touches no memory of
     /// the guest.
     pub fn poll_renderer(&mut self) {

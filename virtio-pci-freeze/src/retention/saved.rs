@@ -3,7 +3,7 @@
 
 //! Holds to plain data and back.
 
-use super::{Holds, Linger, RELEASE_AFTER_NOTIFICATIONS};
+use super::{DriverReset, Holds, Linger, RELEASE_AFTER_NOTIFICATIONS};
 use crate::saved_state::{SavedHold, SavedHolds};
 
 impl Linger {
@@ -22,6 +22,28 @@ impl Linger {
                 Self::Lingering(count)
             }
             SavedHold::Absent | SavedHold::Lingering(_) => Self::Absent,
+        }
+    }
+}
+
+/// In the form of the others. An earlier version knew of a reset alone, and saved it as lingering; that counts as one of a
+/// driver that sleeps.
+impl DriverReset {
+    fn save(self) -> SavedHold {
+        match self {
+            Self::Absent => SavedHold::Absent,
+            Self::Awake => SavedHold::Standing,
+            Self::Slept => SavedHold::Lingering(0),
+            Self::Paused(count) => SavedHold::Lingering(count.saturating_add(1)),
+        }
+    }
+
+    fn restore(saved: SavedHold) -> Self {
+        match saved {
+            SavedHold::Absent => Self::Absent,
+            SavedHold::Standing => Self::Awake,
+            SavedHold::Lingering(0) => Self::Slept,
+            SavedHold::Lingering(count) => Self::Paused(count.saturating_sub(1)),
         }
     }
 }
@@ -57,7 +79,7 @@ impl Holds {
             bus_master_off: Linger::restore(bus_master_off),
             platform_sleep: Linger::restore(platform_sleep),
             function_reset: Linger::restore(function_reset),
-            same_driver: Linger::restore(same_driver),
+            same_driver: DriverReset::restore(same_driver),
         }
     }
 }

@@ -231,7 +231,9 @@ impl Driver {
     /// What Linux does after a sleep, from D0 on.
     pub fn resume(&mut self, machine: &mut Machine, path: SleepPath) {
         self.set_power_state(machine, 0);
-        self.restore_config(machine);
+        if self.capabilities.power_management.is_some() || self.lost_config(machine) {
+            self.restore_config(machine);
+        }
         if path == SleepPath::NoReset {
             return;
         }
@@ -371,6 +373,13 @@ impl Driver {
             command: machine.config_u16(COMMAND),
             msix_control: msix_control.unwrap_or(0),
         });
+    }
+
+    /// Whether the function was reset: one that was only paused, as by a suspend that was aborted, has all that it had.
+    fn lost_config(&self, machine: &mut Machine) -> bool {
+        let saved = self.saved.map(|saved| saved.bars);
+        let bars = [0, 4, 8, 12, 16, 20].map(|register| machine.config_u32(BAR0 + register));
+        saved.is_some_and(|saved| saved != bars)
     }
 
     /// BARs first, then the command, then MSI-X with its whole table.

@@ -120,7 +120,7 @@ impl Machine {
                 }
                 Effect::Intx(level) => self.device.intx = level,
                 Effect::Activate(_) => self.start_queues(),
-                Effect::Discard => self.device.resources.clear(),
+                Effect::Discard | Effect::Disown => self.device.resources.clear(),
                 _ if is_question(effect) => self.device.unanswered.push_back(effect),
                 _ => {}
             }

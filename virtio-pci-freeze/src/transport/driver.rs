@@ -5,11 +5,11 @@
 
 use core::mem;
 
-use super::{Lifecycle, Transport, count};
+use super::{Lifecycle, PowerState, Transport, count};
 use crate::effect::{ActivationKind, Effect, Effects, FreezeTicket, ResetKind};
 use crate::queue::{Queue, QueueStatus};
 use crate::register::{FREEZE_FEATURE, Layout};
-use crate::retention::{FreezeState, HoldReason, ParkedQueues, Stopped};
+use crate::retention::{Away, FreezeState, ParkedQueues, Stopped};
 use crate::spec::{DeviceStatus, FreezeModeValue, VIRTIO_MSI_NO_VECTOR, feature};
 use crate::status::{self, Phase, StatusContext, StatusEdge, StatusWrite};
 
@@ -25,6 +25,7 @@ impl Transport {
             StatusWrite::Reset => self.driver_reset(effects),
             StatusWrite::Ignored => count(&mut self.counters.status_writes_ignored),
             StatusWrite::Set { status, edge } => {
+                self.begin_negotiation(effects);
                 self.status = status;
                 match edge {
                     StatusEdge::None | StatusEdge::FeaturesOk | StatusEdge::FeaturesRefused => {}
@@ -39,6 +40,15 @@ impl Transport {
                     }
                 }
             }
+        }
+    }
+
+    /// A driver that has reset a running device and goes on to negotiate (VIRTIO 1.4 §3.1.1), without having slept, is no
+    /// driver that comes back: it is a bus that acknowledges a device whose driver is gone, or a driver that starts anew.
+    fn begin_negotiation(&mut self, effects: &mut Effects) {
+        let unasked = self.freeze == FreezeState::Unfrozen && self.holds.is_only_awake_reset();
+        if self.status.0 == 0 && unasked {
+            self.discard(effects);
         }
     }
 
@@ -180,7 +190,8 @@ impl Transport {
 
     fn driver_reset(&mut self, effects: &mut Effects) {
         if self.is_live() && self.sources().is_some_and(|sources| sources.same_driver) {
-            self.holds.linger(HoldReason::SameDriver);
+            let awake = self.bus.master && self.bus.power == PowerState::D0;
+            self.holds.driver_reset(awake);
         }
         let kind = if self.is_held() {
             ResetKind::Frozen
@@ -203,6 +214,10 @@ impl Transport {
             Stopped::Retained(_) => ActivationKind::Retained,
         };
         self.holds.driver_ok();
+        if kind != ActivationKind::Reinstated {
+            // The driver has set its queues up in memory that is its own.
+            self.away = Away::Not;
+        }
         effects.push(Effect::Activate(kind));
         self.kick_if_reachable(effects);
     }
@@ -223,9 +238,14 @@ impl Transport {
     }
 
     pub(super) fn kick_if_reachable(&mut self, effects: &mut Effects) {
-        if self.may_access_memory() {
-            count(&mut self.counters.self_kicks);
-            effects.push(Effect::Kick);
+        if !self.may_access_memory() {
+            return;
         }
+        if mem::take(&mut self.away) == Away::Restored {
+            effects.push(Effect::Disown);
+            return;
+        }
+        count(&mut self.counters.self_kicks);
+        effects.push(Effect::Kick);
     }
 }

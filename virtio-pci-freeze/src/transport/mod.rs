@@ -15,7 +15,7 @@ use crate::effect::{FreezeTicket, ResetKind, ResetTicket};
 use crate::error::ConfigError;
 use crate::queue::{Queue, QueueSetup, RingPosition};
 use crate::register::{FREEZE_FEATURE, Layout, Selectors};
-use crate::retention::{FreezeState, HoldReason, Holds, ParkedQueues, Stopped};
+use crate::retention::{Away, FreezeState, HoldReason, Holds, ParkedQueues, Stopped};
 use crate::spec::{DeviceStatus, VIRTIO_MSI_NO_VECTOR, feature};
 use crate::status::Phase;
 
@@ -111,6 +111,7 @@ pub struct Transport {
     queues: Vec<Queue>,
     lifecycle: Lifecycle,
     holds: Holds,
+    away: Away,
     freeze: FreezeState,
     /// Of the latest request to freeze.
     freeze_ticket: FreezeTicket,
@@ -144,6 +145,7 @@ impl Transport {
                 .collect(),
             lifecycle: Lifecycle::Stopped(Stopped::Clean),
             holds: Holds::default(),
+            away: Away::default(),
             freeze: FreezeState::default(),
             freeze_ticket: FreezeTicket::default(),
             bus: Bus {

@@ -9,7 +9,7 @@ use super::{Bus, Found, Lifecycle, PowerState, Retention, Transport, count};
 use crate::effect::{Effect, Effects, ResetKind, ResetTicket};
 use crate::queue::Queue;
 use crate::register::Selectors;
-use crate::retention::{FreezeState, HoldReason, HoldSources, Stopped};
+use crate::retention::{Away, FreezeState, HoldReason, HoldSources, Stopped};
 use crate::spec::{DeviceStatus, VIRTIO_MSI_NO_VECTOR};
 
 impl Transport {
@@ -41,6 +41,7 @@ impl Transport {
         if self.sources().is_some() {
             self.holds.begin(HoldReason::PlatformSleep);
         }
+        self.note_sleep();
     }
 
     /// The VMM knows that the guest has woken.
@@ -68,6 +69,7 @@ impl Transport {
         if held {
             self.holds.linger(HoldReason::FunctionReset);
         }
+        self.note_sleep();
         if !held {
             self.bus = reset_bus;
             self.freeze = FreezeState::Unfrozen;
@@ -75,6 +77,7 @@ impl Transport {
             self.begin_reset(ResetKind::Full, effects);
         } else if asleep && self.no_soft_reset() {
             self.change_bus(reset_bus, effects);
+            self.note_sleep();
         } else {
             self.bus = reset_bus;
             self.begin_reset(ResetKind::Frozen, effects);
@@ -95,15 +98,28 @@ impl Transport {
 
     /// Somebody read the capabilities that say where the registers are: not the driver that drove the device before,
     /// which knows. If that one's state is still retained, and neither the guest nor a sleep asks for it, it goes.
+    ///
+    /// After a function reset it is not even the guest of before: no kernel that wakes looks for its devices. So a freeze
+    /// that it asked for is over too, as after [`reboot`](Self::reboot), where firmware did not tell by sizing a BAR.
     pub fn probed(&mut self, effects: &mut Effects) {
-        let asked = self.freeze != FreezeState::Unfrozen || self.holds.is_standing();
-        let enabled = self.sources().is_some_and(|sources| sources.same_driver);
-        if asked || !enabled {
+        let rebooted = self.awaits_driver();
+        let enabled = rebooted || self.sources().is_some_and(|sources| sources.same_driver);
+        let frozen = self.freeze != FreezeState::Unfrozen;
+        if self.is_live() || !enabled || self.holds.is_standing() || (frozen && !rebooted) {
             return;
         }
+        if frozen {
+            self.freeze = FreezeState::Unfrozen;
+            effects.push(Effect::Unfreeze);
+        }
+        self.discard(effects);
+        self.holds.clear();
+    }
+
+    /// Nobody is left to ask for what is retained. The registers stay as they are: a driver may look in the middle of its
+    /// negotiation, as Linux's virtio-gpu does for shared memory when it is bound to a device that virtio-pci kept.
+    pub(super) fn discard(&mut self, effects: &mut Effects) {
         match &self.lifecycle {
-            // The registers stay as they are: a driver may look in the middle of its negotiation, as Linux's virtio-gpu
-            // does for shared memory when it is bound to a device that virtio-pci kept.
             Lifecycle::Stopped(Stopped::Retained(_)) => {
                 self.holds.clear();
                 self.lifecycle = Lifecycle::Stopped(Stopped::Clean);
@@ -143,9 +159,37 @@ impl Transport {
         self.lifecycle != Lifecycle::Stopped(Stopped::Clean)
     }
 
+    /// Somebody set MSI-X up again while the function may not master the bus, or may have restored what leaves no trace: a
+    /// kernel does that to a function that slept, and to one that it takes over from the kernel that loaded it from disk.
+    pub(crate) fn note_restore(&mut self) {
+        self.away.restored();
+    }
+
+    /// Something happened that a sleep does to a function that has state, and nothing else does.
+    fn note_sleep(&mut self) {
+        if self.has_state() {
+            self.holds.slept();
+            self.away.slept();
+        }
+    }
+
     fn change_bus(&mut self, bus: Bus, effects: &mut Effects) {
         let (before, wrote) = (self.may_access_memory(), self.may_write_answers());
-        self.bus = bus;
+        let had_bus = mem::replace(&mut self.bus, bus).master;
+        if before && !self.may_access_memory() {
+            // What was seen while memory was in reach says nothing of what happens now, but that the platform still sleeps.
+            self.away = if self.holds.is_platform_asleep() {
+                Away::Slept
+            } else {
+                Away::Not
+            };
+        }
+        if bus.power != PowerState::D0 {
+            self.note_sleep();
+        } else if had_bus && !bus.master && self.has_state() {
+            self.holds.slept();
+            self.away.paused();
+        }
         if wrote && !self.may_write_answers() {
             effects.push(Effect::Pause);
         } else if !before {
@@ -205,6 +249,7 @@ impl Transport {
             lifecycle: _,
             // A hold outlives the reset that it is for, and only the guest, or a reboot, ends a freeze.
             holds: _,
+            away: _,
             freeze: _,
             freeze_ticket: _,
             bus: _,

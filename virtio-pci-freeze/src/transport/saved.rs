@@ -9,7 +9,7 @@ use super::{Bus, Found, Lifecycle, PowerState, Retention, Transport, TransportCo
 use crate::effect::{ActivationKind, Effect, Effects, ResetKind, ResetTicket};
 use crate::queue::{Queue, QueueSetup, QueueStatus, RingPosition};
 use crate::register::{Layout, Selectors};
-use crate::retention::{FreezeState, Holds, ParkedQueues, Stopped};
+use crate::retention::{Away, FreezeState, Holds, ParkedQueues, Stopped};
 use crate::saved_state::{
     RestoreError, RestoredDevice, SavedFound, SavedHeader, SavedLifecycle, SavedQueue,
     SavedTransport, TRANSPORT_KIND,
@@ -34,6 +34,8 @@ impl Transport {
             queues,
             lifecycle,
             holds,
+            // Follows from bus, power and holds: see `Transport::rebuild`.
+            away: _,
             freeze,
             bus: Bus { master, power },
             // A ticket names a reset of this process, and counters count what happened in it.
@@ -127,6 +129,18 @@ impl Transport {
             } else {
                 PowerState::D0
             },
+        };
+        transport.away = match transport.bus {
+            Bus {
+                master: true,
+                power: PowerState::D0,
+            } => Away::Not,
+            // A VMM that takes a snapshot just as a kernel hands over to another loses that; the rings still speak.
+            Bus {
+                master: false,
+                power: PowerState::D0,
+            } if !transport.holds.is_asleep() => Away::Paused,
+            Bus { .. } => Away::Slept,
         };
         transport.restore_queues(queues)?;
         transport.device_config.restore(device_config)?;

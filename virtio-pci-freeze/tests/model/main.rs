@@ -9,6 +9,7 @@ mod common;
 mod conformance;
 mod freeze_mode;
 mod guest;
+mod hand_over;
 mod interrupts;
 mod patched;
 mod pci;

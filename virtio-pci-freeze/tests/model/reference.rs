@@ -35,6 +35,17 @@ enum Hint {
     Over(u16),
 }
 
+/// What happened since the device could touch memory last.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Away {
+    #[default]
+    No,
+    Paused,
+    /// The bus came back, and nothing shows that no other kernel has it now: after a function reset there is no MSI-X.
+    Unsure,
+    Slept,
+}
+
 /// What the architecture page says, and nothing of how the crate does it.
 #[derive(Debug, Default)]
 struct Reference {
@@ -48,6 +59,10 @@ struct Reference {
     master: bool,
     asleep: bool,
     hints: [Hint; 4],
+    /// Stopped, with the state of before a frozen reset.
+    retains: bool,
+    no_msix: bool,
+    away: Away,
 }
 
 const BUS_MASTER: usize = 0;
@@ -68,6 +83,42 @@ impl Reference {
 
     fn full_reset(&mut self) {
         (self.runs, self.parked, self.queues, self.display) = (false, false, false, false);
+        self.retains = false;
+    }
+
+    /// Memory goes out of reach: what was seen before says nothing, but that the platform still sleeps.
+    fn leaves(&mut self) {
+        self.away = match self.hints[PLATFORM] {
+            Hint::Yes => Away::Slept,
+            _ => Away::No,
+        };
+    }
+
+    fn pauses(&mut self) {
+        if self.away == Away::No && (self.runs || self.retains) {
+            self.away = Away::Paused;
+        }
+    }
+
+    fn sleeps(&mut self) {
+        if matches!(self.away, Away::No | Away::Paused) && (self.runs || self.retains) {
+            self.away = Away::Slept;
+        }
+    }
+
+    /// Memory may be another kernel's when the device can reach it again.
+    fn returns(&mut self, before: bool) {
+        if self.master && self.no_msix && self.away == Away::Paused {
+            self.away = Away::Unsure;
+        }
+        if !before && self.reaches() {
+            self.display &= self.away != Away::Unsure;
+            self.away = Away::No;
+        }
+    }
+
+    fn reaches(&self) -> bool {
+        self.runs && self.master && !self.asleep
     }
 
     fn reset(&mut self) {
@@ -75,6 +126,7 @@ impl Reference {
             self.full_reset();
         } else if self.runs {
             (self.runs, self.parked, self.queues) = (false, self.queues, false);
+            self.retains = true;
         }
     }
 
@@ -86,12 +138,52 @@ impl Reference {
 
     fn driver_ok(&mut self, own_queues: bool) {
         self.runs = true;
+        self.retains = false;
+        if own_queues || !self.parked {
+            self.away = Away::No;
+        }
         self.queues = own_queues || self.parked;
         self.parked = false;
         for hint in &mut self.hints {
             if matches!(hint, Hint::Over(_)) {
                 *hint = Hint::No;
             }
+        }
+    }
+
+    fn bus_master(&mut self, on: bool) {
+        let (had, runs, before) = (self.master, self.runs, self.reaches());
+        self.master = on;
+        if had && !on && runs && !self.asleep {
+            self.leaves();
+        }
+        if on {
+            self.ends(BUS_MASTER);
+            self.returns(before);
+        } else if had {
+            if runs {
+                self.hints[BUS_MASTER] = Hint::Yes;
+            }
+            if !self.asleep {
+                self.pauses();
+            }
+        }
+    }
+
+    fn d3hot(&mut self, on: bool) {
+        let before = self.reaches();
+        if on && !self.asleep {
+            self.hints[D3HOT] = Hint::Yes;
+        }
+        if on && !self.asleep && self.runs && self.master {
+            self.leaves();
+        }
+        self.asleep = on;
+        if on {
+            self.sleeps();
+        } else {
+            self.ends(D3HOT);
+            self.returns(before);
         }
     }
 
@@ -107,28 +199,14 @@ impl Reference {
                 self.reset();
                 self.driver_ok(matches!(act, Act::Bind));
                 self.display = true;
+                self.returns(false);
             }
-            Act::BusMaster(true) => {
-                self.master = true;
-                self.ends(BUS_MASTER);
+            Act::BusMaster(on) => self.bus_master(on),
+            Act::D3hot(on) => self.d3hot(on),
+            Act::PlatformSleep => {
+                self.hints[PLATFORM] = Hint::Yes;
+                self.sleeps();
             }
-            Act::BusMaster(false) => {
-                if self.master && self.runs {
-                    self.hints[BUS_MASTER] = Hint::Yes;
-                }
-                self.master = false;
-            }
-            Act::D3hot(true) => {
-                if !self.asleep {
-                    self.hints[D3HOT] = Hint::Yes;
-                }
-                self.asleep = true;
-            }
-            Act::D3hot(false) => {
-                self.asleep = false;
-                self.ends(D3HOT);
-            }
-            Act::PlatformSleep => self.hints[PLATFORM] = Hint::Yes,
             Act::PlatformWake => self.ends(PLATFORM),
             Act::FunctionReset => {
                 // It could be a wake of anything that has run.
@@ -136,8 +214,9 @@ impl Reference {
                     self.hints[FUNCTION] = Hint::Over(0);
                 }
                 self.ends(D3HOT);
+                self.sleeps();
                 self.reset();
-                (self.asleep, self.master) = (false, false);
+                (self.asleep, self.master, self.no_msix) = (false, false, true);
             }
             Act::SizeBars => {
                 if self.hints[FUNCTION] != Hint::No {

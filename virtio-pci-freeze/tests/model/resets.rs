@@ -80,6 +80,47 @@ fn bars_that_are_sized_under_a_freeze_alone_tell_a_reboot_too() {
     assert_eq!(transport.freeze_state(), FreezeState::Unfrozen);
 }
 
+/// OpenBSD leaves the bits alone that say what kind of BAR it is; any other value is a place.
+#[test]
+fn bars_are_sized_with_the_bits_of_their_kind_or_without() {
+    for value in [0xffff_ffff_u32, 0xffff_fff0, 0xffff_fff4] {
+        let (mut machine, _) = running(config(retention(true)));
+        machine.function_reset();
+        machine.config_write(pci::BAR0.into(), &value.to_le_bytes());
+        assert!(!keeps_resources(&machine), "{value:#x}");
+    }
+    for value in [0xffff_0000_u32, 0xffff_ff00, 0x7fff_ffff, 0] {
+        let (mut machine, _) = running(config(retention(true)));
+        machine.function_reset();
+        machine.config_write(pci::BAR0.into(), &value.to_le_bytes());
+        assert!(keeps_resources(&machine), "{value:#x}");
+    }
+}
+
+/// `-kernel` with a firmware that leaves the BARs alone: the first that is seen of the new guest is that it looks for its
+/// devices, and no guest that wakes does that.
+#[test]
+fn a_guest_that_looks_for_the_device_after_a_function_reset_has_booted_and_nothing_is_frozen() {
+    for hints in [HoldSources::ALL, HoldSources::NONE] {
+        let (mut machine, mut driver) = only(hints);
+        driver.write_freeze_mode(&mut machine, FreezeModeValue::FREEZE_S3);
+        machine.function_reset();
+        assert!(keeps_resources(&machine), "it could be a wake");
+        (0..256).step_by(4).for_each(|offset| {
+            machine.config_u32(offset);
+        });
+        assert!(!keeps_resources(&machine));
+        let log = machine.take_log();
+        assert!(
+            log.ends_with(&[Effect::Unfreeze, Effect::Discard]),
+            "{log:?}"
+        );
+        let transport = machine.function.transport();
+        assert!(!transport.is_held());
+        assert_eq!(transport.freeze_state(), FreezeState::Unfrozen);
+    }
+}
+
 #[test]
 fn bars_that_are_sized_without_a_function_reset_mean_nothing() {
     let (mut machine, mut driver) = running(config(retention(false)));

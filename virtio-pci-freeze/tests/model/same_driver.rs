@@ -5,7 +5,9 @@
 
 use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, pci};
 use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, SleepPath};
-use virtio_pci_freeze::{ActivationKind, Effect, HoldReason, HoldSources, ResetKind};
+use virtio_pci_freeze::{
+    ActivationKind, Effect, HoldReason, HoldSources, RELEASE_AFTER_NOTIFICATIONS, ResetKind,
+};
 
 use crate::common::{
     activations, bus_master, keeps_resources, only, rebind_without_queues, resets,
@@ -45,9 +47,105 @@ fn a_driver_that_comes_back_without_looking_for_the_device_gets_its_queues_back(
     driver.reset(&mut machine);
     let holds: Vec<_> = machine.function.transport().holds().collect();
     assert_eq!(holds, [HoldReason::SameDriver]);
+    bus_master(&mut driver, &mut machine, false);
+    bus_master(&mut driver, &mut machine, true);
     rebind_without_queues(&mut driver, &mut machine);
     assert!(keeps_resources(&machine));
     assert_eq!(activations(&mut machine), [ActivationKind::Reinstated]);
+}
+
+/// Linux, when a driver is unbound: the driver resets the device, and the bus acknowledges that the device is still there.
+#[test]
+fn a_driver_that_is_gone_leaves_nothing_behind() {
+    for sources in [SAME_DRIVER, HoldSources::ALL] {
+        let (mut machine, mut driver) = only(sources);
+        driver.reset(&mut machine);
+        assert!(keeps_resources(&machine));
+        driver.set_status(&mut machine, DeviceStatus::ACKNOWLEDGE);
+        assert!(machine.take_log().contains(&Effect::Discard));
+        assert!(!keeps_resources(&machine));
+        assert!(!machine.function.transport().is_held());
+        assert_eq!(
+            driver.status(&mut machine),
+            DeviceStatus::ACKNOWLEDGE,
+            "the registers are as after any reset"
+        );
+    }
+}
+
+/// FreeBSD's detach and attach, UEFI's reconnect: a driver that starts anew and remembers where the registers are.
+#[test]
+fn a_driver_that_starts_anew_without_looking_meets_nothing_of_before() {
+    let (mut machine, mut driver) = only(HoldSources::ALL);
+    for _ in 0..2 {
+        driver.bind(&mut machine);
+        assert!(!keeps_resources(&machine));
+        assert_eq!(activations(&mut machine), [ActivationKind::Fresh]);
+    }
+}
+
+/// Each sign of a sleep, before the reset as on Linux 6.1 or after it as on 7.3, with the hint that it is turned off.
+#[test]
+fn whatever_is_taken_from_the_function_tells_a_reset_from_one_of_a_driver_that_is_gone() {
+    type Sleep = fn(&mut Driver, &mut Machine);
+    let signs: [Sleep; 4] = [
+        |driver, machine| {
+            bus_master(driver, machine, false);
+            bus_master(driver, machine, true);
+        },
+        |driver, machine| {
+            driver.set_power_state(machine, pci::PMCSR_POWER_STATE);
+            driver.set_power_state(machine, 0);
+        },
+        |_, machine| {
+            machine.function.platform_sleep();
+            machine.function.platform_wake();
+        },
+        |driver, machine| {
+            driver.set_power_state(machine, pci::PMCSR_POWER_STATE);
+            machine.function_reset();
+            bus_master(driver, machine, true);
+        },
+    ];
+    for sleep in signs {
+        for first in [true, false] {
+            let (mut machine, mut driver) = only(SAME_DRIVER);
+            if first {
+                driver.reset(&mut machine);
+            }
+            sleep(&mut driver, &mut machine);
+            if !first && machine.function.transport().is_live() {
+                driver.reset(&mut machine);
+            }
+            rebind_without_queues(&mut driver, &mut machine);
+            let kept = keeps_resources(&machine);
+            // A running function that is reset without a hint is reset.
+            let lost = machine.function.transport().counters().function_resets > 0 && !first;
+            assert_eq!(kept, !lost, "reset first: {first}");
+        }
+    }
+}
+
+#[test]
+fn a_pause_that_a_driver_has_worked_after_is_forgotten() {
+    let (mut machine, mut driver) = only(SAME_DRIVER);
+    bus_master(&mut driver, &mut machine, false);
+    bus_master(&mut driver, &mut machine, true);
+    for _ in 0..RELEASE_AFTER_NOTIFICATIONS {
+        driver.notify(&mut machine, 0);
+    }
+    driver.reset(&mut machine);
+    driver.set_status(&mut machine, DeviceStatus::ACKNOWLEDGE);
+    assert!(!keeps_resources(&machine));
+}
+
+#[test]
+fn a_freeze_outlives_a_driver_that_negotiates_without_having_slept() {
+    let (mut machine, mut driver) = only(HoldSources::ALL);
+    driver.write_freeze_mode(&mut machine, FreezeModeValue::FREEZE_S3);
+    driver.reset(&mut machine);
+    driver.set_status(&mut machine, DeviceStatus::ACKNOWLEDGE);
+    assert!(keeps_resources(&machine));
 }
 
 #[test]

@@ -9,6 +9,7 @@
 )]
 
 mod control;
+mod hands;
 mod idle;
 mod lifecycle;
 mod rings;

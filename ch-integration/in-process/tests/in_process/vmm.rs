@@ -206,6 +206,14 @@ impl Vmm {
             .unwrap();
     }
 
+    /// All of guest memory.
+    pub(crate) fn whole(&self) -> Vec<u8> {
+        let mut bytes = vec![0; RAM_SIZE as usize];
+        let at = GuestAddress(RAM_BASE);
+        self.guard().read_slice(&mut bytes, at).unwrap();
+        bytes
+    }
+
     pub(crate) fn guard(&self) -> impl Deref<Target = Memory> {
         self.memory.memory()
     }

@@ -69,6 +69,7 @@ impl Ringing {
 
     fn attach(&self) {
         self.device().replace_memory(self.memory.clone());
+        self.enable_msix();
         self.set_bus_master(true);
         self.guest.negotiate();
         self.guest.write(Register::QueueSelect, 0);
@@ -78,6 +79,19 @@ impl Ringing {
         self.guest.write(Register::QueueDevice, USED);
         self.guest.write(Register::QueueEnable, 1);
         self.guest.write(Register::DeviceStatus, 0xf);
+    }
+
+    /// Without it, losing the bus alone is no sleep.
+    fn enable_msix(&self) {
+        let mut space = [0; 256];
+        self.device().read_config(0, &mut space);
+        let mut at = space[0x34];
+        // The capability's id (PCI 3.0 §6.8.2).
+        while space[usize::from(at)] != 0x11 {
+            at = space[usize::from(at) + 1];
+        }
+        let enable = pci::MSIX_ENABLE.to_le_bytes();
+        self.device().write_config(u16::from(at) + 2, &enable);
     }
 
     fn set_bus_master(&self, on: bool) {

@@ -13,7 +13,6 @@ use super::Worker;
 use crate::command::Reply;
 use crate::events::{EventKind, micros};
 use crate::frontend::{Completion, ConfigChange, Frontend, QUEUE_SIZES, ResetReport};
-use crate::life::Life;
 
 /// How long a sleep waits for the renderer before it is refused. A frame of software rendering takes a tenth of it.
 pub const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
@@ -97,6 +96,7 @@ impl<F: Frontend> Worker<F> {
         let since = self.settling.as_ref()?.since;
         self.look_for_fences(false);
         self.answer_done();
+        let _ = self.look_after_claim();
         let waited = (self.clock)().saturating_duration_since(since);
         let quiet = self.is_quiet(waited);
         if let Some(quiet) = quiet
@@ -115,10 +115,10 @@ impl<F: Frontend> Worker<F> {
             return Some(false);
         }
         let gpu = &mut self.executor.gpu;
-        let quiet = match (self.gate.enter(), self.life.session()) {
-            (Some(_inside), Some(session)) => gpu.quiesce(&*session.memory()),
+        let quiet = match self.life.enter(&self.gate) {
+            Some((_inside, session)) => gpu.quiesce(&*session.memory()),
             // What was flushed was read before the guest's memory could not be any more.
-            _ => gpu.quiesce(&F::Memory::default()),
+            None => gpu.quiesce(&F::Memory::default()),
         };
         let Err(outstanding) = quiet else {
             // Coming to rest may have ended waits, whose answers are owed.
@@ -187,13 +187,13 @@ impl<F: Frontend> Worker<F> {
     /// Ends the session, and with it whatever is owed, or keeps it for a driver that gets its queues back. Returns where
     /// its rings stood if the state is retained.
     fn stop(&mut self, frozen: bool) -> Option<[RingPosition; QUEUE_SIZES.len()]> {
-        if frozen {
+        if frozen && self.life.loss().is_none() {
             let positions = self.life.retain((self.clock)());
             self.reset_gpu(GpuResetKind::Frozen);
             return Some(positions);
         }
         self.frozen = None;
-        self.life = Life::default();
+        self.life.end();
         self.reset_gpu(GpuResetKind::Full);
         None
     }

@@ -150,6 +150,8 @@ pub(super) struct Guest {
     whole: bool,
     /// Where the power management capability lies.
     power_management: u16,
+    /// And MSI-X's: without it, a function that lost the bus alone is nobody's when it has it again.
+    msix: u16,
 }
 
 impl Guest {
@@ -171,7 +173,8 @@ impl Guest {
             bus_master: false,
             awake: true,
             whole: true,
-            power_management: power_management(device),
+            power_management: capability(device, 0x01),
+            msix: capability(device, 0x11),
         };
         device.write_config(0x10, &[0xff; 4]);
         guest
@@ -207,6 +210,7 @@ impl Guest {
     fn start_driver(&mut self, device: &GpuDevice, random: &mut Random) {
         self.set_power(device, true);
         self.set_bus_master(device, true);
+        device.write_config(self.msix + 2, &pci::MSIX_ENABLE.to_le_bytes());
         if read(device, Register::DeviceStatus) != 0 {
             return self.begin_reset(device);
         }
@@ -494,16 +498,17 @@ fn write(device: &GpuDevice, register: Register, value: u64) {
     device.write_bar(BarLayout::VIRTIO, offset, &value.to_le_bytes()[..width]);
 }
 
-fn power_management(device: &GpuDevice) -> u16 {
+/// Where the capability with this id lies (PCI 3.0 §6.7).
+fn capability(device: &GpuDevice, id: u8) -> u16 {
     let mut at = [0x34];
     device.read_config(0x34, &mut at);
     loop {
         let mut header = [0; 2];
         device.read_config(at[0].into(), &mut header);
-        if header[0] == 1 {
+        if header[0] == id {
             return at[0].into();
         }
-        assert!(header[1] != 0, "no power management");
+        assert!(header[1] != 0, "no capability {id:#x}");
         at[0] = header[1];
     }
 }
