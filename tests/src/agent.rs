@@ -70,6 +70,15 @@ impl Agent {
         Ok(Pending { id, from })
     }
 
+    /// The request again, on the connection to another machine in which the same guest goes on.
+    pub fn adopt(&self, pending: &Pending) -> Pending {
+        self.next_id.store(pending.id + 1, Ordering::Relaxed);
+        Pending {
+            id: pending.id,
+            from: 0,
+        }
+    }
+
     /// Sends what is no request, only a byte that wakes a guest from suspend-to-idle.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub(crate) const START_LIMIT: Duration = Duration::from_secs(30);
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// From the request to sleep until QEMU has suspended, and from the wake until the agent replies.
 const SLEEP_LIMIT: Duration = Duration::from_secs(60);
+/// From the request to hibernate until the machine is off, and from there until the agent replies.
+const HIBERNATION_LIMIT: Duration = Duration::from_secs(180);
 /// From the last device that suspends until the CPU idles. A wake in between aborts the sleep, and
 /// nothing outside the guest shows the moment.
 const IDLE_SETTLES: Duration = Duration::from_secs(1);
@@ -74,7 +76,7 @@ pub enum Wake {
 pub struct Guest {
     agent: Agent,
     qmp: Qmp,
-    _running: Running,
+    running: Running,
     directory: PathBuf,
     _sockets: Sockets,
     _slot: Slot,
@@ -86,6 +88,12 @@ impl Guest {
     /// # Errors
     /// QEMU ended or the guest did not boot.
     pub fn boot(lab: &Lab, machine: &Machine) -> Result<Self> {
+        let guest = Self::start(lab, machine)?;
+        guest.explain(guest.agent.wait_ready(0, BOOT_LIMIT))?;
+        Ok(guest)
+    }
+
+    fn start(lab: &Lab, machine: &Machine) -> Result<Self> {
         let slot = Slot::take();
         let directory = lab.run_directory(&format!("{}-{}", machine.name, machine.kernel))?;
         let sockets = Sockets::create()?;
@@ -98,16 +106,14 @@ impl Guest {
             ))
         });
         let (qmp, agent) = connected.with_context(|| qemu_log(&directory))?;
-        let guest = Self {
+        Ok(Self {
             agent,
             qmp,
-            _running: running,
+            running,
             directory,
             _sockets: sockets,
             _slot: slot,
-        };
-        guest.explain(guest.agent.wait_ready(0, BOOT_LIMIT))?;
-        Ok(guest)
+        })
     }
 
     /// The monitor.
@@ -174,6 +180,44 @@ impl Guest {
             "one sleep made {counts:?} SUSPEND and WAKEUP events"
         );
         Ok(report)
+    }
+
+    /// Hibernates in this machine alone: the kernel writes its image, reads it, and goes on from it (`test_resume`).
+    ///
+    /// # Errors
+    /// It did not.
+    pub fn hibernate_and_resume(&self) -> Result<SleepReport> {
+        let pending = self.start_hibernation("test_resume")?;
+        self.explain(self.agent.finish(&pending, HIBERNATION_LIMIT))
+    }
+
+    /// Hibernates until the machine is off, and goes on in `machine`, another one with the same disk: there a kernel boots,
+    /// finds the image and hands over to the kernel in it.
+    ///
+    /// # Errors
+    /// The machine did not end, or the guest did not go on.
+    pub fn hibernate_into(mut self, lab: &Lab, machine: &Machine) -> Result<(Self, SleepReport)> {
+        let pending = self.start_hibernation("shutdown")?;
+        let ended = self.running.wait(HIBERNATION_LIMIT);
+        self.explain(ended)?;
+        // Its place among the guests that run, too.
+        drop(self);
+        let guest = Self::start(lab, machine)?;
+        let pending = guest.agent.adopt(&pending);
+        let report = guest.explain(guest.agent.finish(&pending, HIBERNATION_LIMIT))?;
+        Ok((guest, report))
+    }
+
+    fn start_hibernation(&self, mode: &str) -> Result<Pending> {
+        let path = "/sys/power/disk".to_owned();
+        let text = mode.to_owned();
+        self.call::<()>(Command::Write { path, text })?;
+        self.agent.start(Command::Sleep {
+            state: "disk".to_owned(),
+            alarm_s: None,
+            pm_test: None,
+            print_times: false,
+        })
     }
 
     /// One suspend-to-idle, which QEMU knows nothing of; `asleep` runs once the guest idles.

@@ -2,14 +2,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A QEMU command line, described.
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::lab::{Kernel, Lab};
 
 /// Guest RAM. Shared with the device server, so a memfd.
 const MEMORY: &str = "512M";
+
+/// Twice the guest's memory; the file is sparse.
+const SWAP_BYTES: u64 = 1 << 30;
 
 /// The guest's GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub struct Machine {
     pub root_port: bool,
     /// With a disk that has OpenGL and a client on it.
     pub scene: bool,
+    /// A disk that the guest can hibernate to, and goes on from when it boots.
+    pub swap: Option<PathBuf>,
     /// QEMU waits for each write to the GPU's BARs, so that none comes after a command that follows it in a ring.
     pub ordered_writes: bool,
     /// Boot UEFI firmware alone, and no kernel.
@@ -59,6 +66,7 @@ impl Machine {
             cpus: 1,
             root_port: false,
             scene: false,
+            swap: None,
             ordered_writes: false,
             firmware: false,
             reboot: false,
@@ -89,6 +97,24 @@ impl Machine {
             scene: true,
             ..self
         }
+    }
+
+    /// As this machine, with a disk to hibernate to, which is made if it is not there.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn with_swap(self, path: PathBuf) -> Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let sized = file.and_then(|file| file.set_len(SWAP_BYTES));
+        sized.with_context(|| format!("make {}", path.display()))?;
+        Ok(Self {
+            swap: Some(path),
+            ..self
+        })
     }
 
     /// As this machine, for a GPU whose memory the guest sees.
@@ -145,6 +171,7 @@ impl Machine {
         arguments.extend(channels(sockets, console));
         arguments.extend(self.gpu_arguments());
         arguments.extend(self.scene_arguments(lab));
+        arguments.extend(self.swap_arguments());
         if !self.reboot {
             arguments.push("-no-reboot".to_owned());
         }
@@ -163,9 +190,15 @@ impl Machine {
         // no_timer_check: a guest that gets too little of the host's time fails that check and panics.
         let command_line = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init mem_sleep_default=deep \
                             no_timer_check vt.global_cursor_default=0 consoleblank=0";
-        let command_line = format!("{command_line} {}", self.parameters);
+        // nocompress: an emulated processor compresses slower than the disk writes.
+        let resume = match self.swap {
+            Some(_) => "resume=/dev/vda hibernate=nocompress",
+            None => "",
+        };
+        let command_line = format!("{command_line} {resume} {}", self.parameters);
         let kernel = lab.vmlinuz(self.kernel).display().to_string();
-        let initramfs = if self.scene {
+        // The one with a disk's driver.
+        let initramfs = if self.scene || self.swap.is_some() {
             lab.scene_initramfs(self.kernel)
         } else {
             lab.initramfs(self.kernel)
@@ -223,6 +256,21 @@ impl Machine {
         ]
         .map(str::to_owned)
         .to_vec()
+    }
+
+    fn swap_arguments(&self) -> Vec<String> {
+        let Some(path) = &self.swap else {
+            return Vec::new();
+        };
+        // The host's page cache is safe enough: only QEMU ends here.
+        let drive = format!(
+            "id=swap,if=none,format=raw,cache=unsafe,file={}",
+            path.display()
+        );
+        let device = "virtio-blk-pci,drive=swap,bus=pcie.0,addr=0x9";
+        ["-drive", &drive, "-device", device]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     fn gpu_arguments(&self) -> Vec<String> {

@@ -8,8 +8,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+/// Between two looks whether a process has ended.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
@@ -67,6 +72,19 @@ impl Running {
     /// The process's number.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It runs on after `limit`.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while self.0.try_wait().context("wait for a process")?.is_none() {
+            ensure!(Instant::now() < deadline, "it still runs after {limit:?}");
+            thread::sleep(WAIT_INTERVAL);
+        }
+        Ok(())
     }
 }
 

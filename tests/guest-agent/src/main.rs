@@ -5,6 +5,7 @@
 
 mod display;
 mod drm_display;
+mod filler;
 mod kmsg;
 mod load;
 mod mapping;
@@ -26,6 +27,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::display::Displays;
+use crate::filler::Filler;
 use crate::load::Load;
 use crate::scene_client::SceneClient;
 
@@ -53,6 +55,9 @@ pub(crate) enum Error {
     /// The background load is running, or is not.
     #[error("the load is {0}")]
     Load(&'static str),
+    /// Memory cannot be filled, or is not.
+    #[error("memory: {0}")]
+    Memory(&'static str),
     /// The OpenGL client ended, or could not do what it was asked.
     #[error("the OpenGL client: {0}")]
     Scene(String),
@@ -101,6 +106,7 @@ struct Agent {
     displays: Displays,
     load: Option<Load>,
     scene: Option<SceneClient>,
+    filler: Option<Filler>,
 }
 
 impl Agent {
@@ -118,6 +124,14 @@ impl Agent {
                     None => SceneClient::start()?,
                 };
                 self.scene.insert(client).ask(request)
+            }
+            Command::FillMemory { leave_kib } => {
+                let filler = Filler::new(leave_kib)?;
+                json(&self.filler.insert(filler).whole())
+            }
+            Command::CheckMemory => {
+                let filler = self.filler.as_ref();
+                json(&filler.ok_or(Error::Memory("it is not filled"))?.check())
             }
             Command::Sleep {
                 state,

@@ -84,9 +84,16 @@ pub enum Command {
         /// Passed on to it.
         request: SceneRequest,
     },
+    /// Fills memory with a pattern ([`MemoryReport`]).
+    FillMemory {
+        /// KiB of what is available to leave.
+        leave_kib: u64,
+    },
+    /// Looks whether that is still there ([`MemoryReport`]).
+    CheckMemory,
     /// Writes to `/sys/power/state` and replies after the wake ([`SleepReport`]).
     Sleep {
-        /// `mem` or `freeze`.
+        /// `mem`, `freeze` or `disk`.
         state: String,
         /// Seconds until the RTC wakes the machine; none: somebody else must.
         alarm_s: Option<u32>,
@@ -175,6 +182,17 @@ pub struct SleepReport {
     pub awake_ms: u64,
     /// First kernel message of this sleep, for [`Command::Dmesg`].
     pub mark: u64,
+}
+
+/// Memory that a pattern lies in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryReport {
+    /// How much there is of it.
+    pub bytes: u64,
+    /// Pages that changed.
+    pub changed: u64,
+    /// The numbers of the first few.
+    pub named: Vec<u64>,
 }
 
 /// A program ended.

@@ -6,6 +6,7 @@ mod controls;
 mod events;
 mod firmware;
 mod freeze_mode;
+mod hibernation;
 mod platforms;
 mod resize;
 mod resume_time;
