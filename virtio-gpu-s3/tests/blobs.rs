@@ -52,6 +52,28 @@ fn a_flush_shows_what_the_guest_wrote_without_a_transfer() {
 }
 
 #[test]
+fn a_look_reads_guest_memory_where_a_shown_blob_has_it_and_nowhere_else() {
+    let (mut driver, _, buffer) = with_blob();
+    let other = driver.ram.alloc(4096, Layout::Pages);
+    assert_eq!(driver.create_guest_blob(2, 4096, Some(&other)), OK);
+    let gpu = driver.gpu();
+    for page in buffer.entries() {
+        let first = page.addr.get();
+        assert!(gpu.shows_memory_within(first, first), "{first:#x}");
+    }
+    for page in other.entries() {
+        let first = page.addr.get();
+        assert!(
+            !gpu.shows_memory_within(first, first + 0xfff),
+            "nobody sees it"
+        );
+    }
+    assert!(gpu.shows_memory_within(0, u64::MAX));
+    driver.control(request::set_scanout(0, 0, Rect::default()));
+    assert!(!driver.gpu().shows_memory_within(0, u64::MAX));
+}
+
+#[test]
 fn what_the_guest_writes_after_a_look_is_not_shown_before_the_next_flush() {
     let (mut driver, _, buffer) = with_blob();
     driver.ram.write(&buffer, 0, &pattern(1, BLOB_BYTES));

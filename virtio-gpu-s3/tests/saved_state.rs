@@ -109,6 +109,24 @@ fn a_state_survives_being_written_as_bytes_which_are_fewer() {
 }
 
 #[test]
+fn pictures_that_are_kept_apart_go_back_where_they_were() {
+    let (mut driver, _) = with_everything();
+    let whole = driver.gpu().save().unwrap();
+    let mut kept = Vec::new();
+    let apart = driver.gpu().save_apart(|bytes| kept.push(bytes.to_vec()));
+    let mut apart = apart.unwrap();
+    assert_ne!(apart, whole);
+    assert!(apart.pictures_mut().all(|picture| picture.bytes.is_empty()));
+    assert_eq!(apart.pictures_mut().count(), kept.len());
+    // Three resources, what scanout 1 shows of a blob, and the cursor.
+    assert_eq!(kept.len(), 5);
+    for (picture, bytes) in apart.pictures_mut().zip(kept) {
+        picture.bytes = bytes;
+    }
+    assert_eq!(apart, whole);
+}
+
+#[test]
 fn what_version_1_wrote_can_still_be_read() {
     let saved: SavedGpu = serde_json::from_str(GOLDEN).unwrap();
     let mut gpu = restore(saved.clone()).unwrap();
