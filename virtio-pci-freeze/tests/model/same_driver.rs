@@ -6,7 +6,8 @@
 use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, pci};
 use virtio_pci_freeze::test_utils::{Driver, Machine, Reach, SleepPath};
 use virtio_pci_freeze::{
-    ActivationKind, Effect, HoldReason, HoldSources, RELEASE_AFTER_NOTIFICATIONS, ResetKind,
+    ActivationKind, Effect, HoldReason, HoldSources, RELEASE_AFTER_NOTIFICATIONS, Register,
+    ResetKind,
 };
 
 use crate::common::{
@@ -170,6 +171,21 @@ fn a_driver_bound_anew_soon_after_a_wake_meets_nothing_of_the_one_before() {
     assert!(keeps_resources(&machine));
     driver.reset(&mut machine);
     Driver::probe(&mut machine, Reach::Memory).bind(&mut machine);
+    assert!(!keeps_resources(&machine));
+}
+
+/// The device has not answered the reset yet, and what it retains then is what nobody asks for any more.
+#[test]
+fn a_look_during_a_frozen_reset_makes_it_a_full_one() {
+    let (mut machine, mut driver) = only(SAME_DRIVER);
+    machine.device.answers = false;
+    driver.write(&mut machine, Register::DeviceStatus, 0);
+    assert_eq!(resets(&mut machine), [ResetKind::Frozen]);
+    let _looking = Driver::probe(&mut machine, Reach::Memory);
+    assert_eq!(resets(&mut machine), [ResetKind::Full]);
+    assert!(!machine.function.transport().is_held());
+    while machine.answer_next() {}
+    assert_eq!(driver.status(&mut machine), 0);
     assert!(!keeps_resources(&machine));
 }
 

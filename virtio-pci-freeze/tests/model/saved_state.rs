@@ -14,11 +14,12 @@ use virtio_pci_freeze::saved_state::{
 use virtio_pci_freeze::spec::{DeviceStatus, FreezeModeValue, feature};
 use virtio_pci_freeze::test_utils::{Driver, Machine, SleepPath, check_invariants, retention};
 use virtio_pci_freeze::{
-    ActivationKind, Effect, FreezeState, FunctionConfig, Layout, RELEASE_AFTER_NOTIFICATIONS,
-    Register, RestoreError, RestoredDevice, Retention, SavedFunction, Transport, VirtioPciFunction,
+    ActivationKind, Effect, FreezeState, FunctionConfig, HoldSources, Layout,
+    RELEASE_AFTER_NOTIFICATIONS, Register, RestoreError, RestoredDevice, Retention, SavedFunction,
+    Transport, VirtioPciFunction,
 };
 
-use crate::common::{RESOURCE, activations, config, keeps_resources, resets, running};
+use crate::common::{RESOURCE, activations, bus_master, config, keeps_resources, resets, running};
 
 fn base() -> FunctionConfig {
     config(retention(false))
@@ -139,6 +140,34 @@ fn save_restore_save_is_stable() {
             .clone_from(&machine.device.positions);
         assert_eq!(save(&restored), saved, "{name}");
         check_invariants(&mut restored);
+    }
+}
+
+/// Of a driver that slept, or of one that is gone: the next one to negotiate finds what is its own, or nothing.
+#[test]
+fn a_drivers_own_reset_is_in_another_process_what_it_was() {
+    for slept in [false, true] {
+        let retention = Retention::On {
+            sources: HoldSources::ALL,
+            no_soft_reset: false,
+        };
+        let (mut machine, mut driver) = running(config(retention));
+        driver.reset(&mut machine);
+        if slept {
+            bus_master(&mut driver, &mut machine, false);
+            bus_master(&mut driver, &mut machine, true);
+        }
+        let intact = RestoredDevice::Intact;
+        let restored = VirtioPciFunction::restore(config(retention), &save(&machine), intact);
+        let (function, effects) = restored.expect("restored");
+        let mut restored = Machine::with_function(function);
+        (restored.device.resources).clone_from(&machine.device.resources);
+        restored.carry_out(effects);
+        for machine in [&mut machine, &mut restored] {
+            assert!(keeps_resources(machine));
+            driver.set_status(machine, DeviceStatus::ACKNOWLEDGE);
+            assert_eq!(keeps_resources(machine), slept);
+        }
     }
 }
 
