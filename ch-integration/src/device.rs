@@ -164,12 +164,16 @@ impl GpuDevice {
         let IrqChange::Vectors(vectors) = change(&mut state.interrupts) else {
             return;
         };
+        let mut then = Then::Nothing;
         for vector in vectors {
             let connected = state.interrupts.is_connected(vector);
             let connect = |model: &mut VirtioPciFunction| model.connect_vector(vector, connected);
-            let then = self.function.change(&mut state, connect);
-            debug_assert_eq!(then, Then::Nothing);
+            if self.function.change(&mut state, connect) == Then::Stop {
+                then = Then::Stop;
+            }
         }
+        drop(state);
+        self.finish(then);
     }
 
     /// Guest memory is this from now on. `done` is called when what went is touched no more, which may be at once.
@@ -241,6 +245,11 @@ impl GpuDevice {
 
     fn access(&self, change: impl FnOnce(&mut VirtioPciFunction) -> Effects) {
         let then = self.function.change(&mut self.function.lock(), change);
+        self.finish(then);
+    }
+
+    /// The lock is free.
+    fn finish(&self, then: Then) {
         if then == Then::Stop {
             self.worker.rest();
         }

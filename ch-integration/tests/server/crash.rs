@@ -26,6 +26,8 @@ use crate::virgl::{blue, clear, make_target, send};
 use crate::vmm::{RAM_BASE, Server, Vmm, wait_until};
 
 const NEEDS_RESET: u8 = DeviceStatus::DEVICE_NEEDS_RESET;
+/// All of the guest's picture.
+pub(crate) const WHOLE: Rect = Rect::sized(TEXTURE.width, TEXTURE.height);
 /// Longer than a renderer takes to start on a busy machine.
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -106,6 +108,20 @@ pub(crate) fn draw(vmm: &mut Vmm, value: f32, expected: u8) {
     assert_eq!(blue(vmm), expected);
 }
 
+/// A guest with a picture on its output that was flushed and that nobody has looked at: blue is 51 everywhere.
+pub(crate) fn connect_and_show(patient: &Patient) -> Vmm {
+    let mut vmm = connect(patient);
+    make_target(&mut vmm);
+    draw(&mut vmm, 0.2, 51);
+    for request in [
+        request::set_scanout(0, scene::ID, WHOLE),
+        request::resource_flush(scene::ID, WHOLE),
+    ] {
+        assert_eq!(send(&mut vmm, &request), ResponseType::OK_NODATA);
+    }
+    vmm
+}
+
 #[test]
 fn a_crash_in_the_middle_of_a_scene_costs_the_scene_and_a_reset_brings_a_new_renderer() {
     let patient = Patient::start(|_| {});
@@ -178,16 +194,7 @@ fn a_guest_whose_renderer_crashed_cannot_freeze_and_its_next_reset_is_a_full_one
 #[test]
 fn the_screen_of_a_guest_that_sleeps_outlives_its_renderer_though_nobody_looked_before() {
     let patient = Patient::start(|_| {});
-    let mut vmm = connect(&patient);
-    make_target(&mut vmm);
-    draw(&mut vmm, 0.2, 51);
-    let whole = Rect::sized(TEXTURE.width, TEXTURE.height);
-    for request in [
-        request::set_scanout(0, scene::ID, whole),
-        request::resource_flush(scene::ID, whole),
-    ] {
-        assert_eq!(send(&mut vmm, &request), ResponseType::OK_NODATA);
-    }
+    let mut vmm = connect_and_show(&patient);
     vmm.write(Register::FreezeMode, 3);
     wait_until("the freeze", || vmm.read(Register::FreezeMode) == 3);
     kill_process(patient.renderer(), Signal::KILL).unwrap();

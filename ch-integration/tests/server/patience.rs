@@ -6,14 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
-use virtio_gpu_s3::Rect;
 use virtio_gpu_s3::protocol::ResponseType;
 use virtio_gpu_s3_testing::request;
-use virtio_gpu_s3_testing::scene::{self, TEXTURE};
+use virtio_gpu_s3_testing::scene;
 use virtio_gpu_worker::{Controlled, VMM_PATIENCE};
 use virtio_pci_freeze::spec::{DeviceStatus, pci};
 
-use crate::crash::{Patient, connect, draw};
+use crate::crash::{Patient, WHOLE, connect, connect_and_show, draw};
 use crate::virgl::{blue, make_target, send};
 use crate::vmm::{RAM_BASE, Vmm, wait_until};
 
@@ -27,20 +26,19 @@ fn set_bus_master(vmm: &mut Vmm, on: bool) -> Duration {
     start.elapsed()
 }
 
+/// The renderer stands still, and the worker waits for it.
+fn stop_within_a_command(patient: &Patient, vmm: &mut Vmm) {
+    kill_process(patient.renderer(), Signal::STOP).unwrap();
+    let create = request::in_context(2, request::ctx_create(2));
+    vmm.offer(0, &create, (ANSWER, 24));
+    thread::sleep(Duration::from_millis(100));
+}
+
 /// A guest that falls asleep with a picture that nobody has read yet.
 #[test]
 fn a_sleep_waits_for_the_picture_no_longer_than_its_vmm_may_and_the_guest_goes_on_after_it() {
     let patient = Patient::start(|_| {});
-    let mut vmm = connect(&patient);
-    make_target(&mut vmm);
-    draw(&mut vmm, 0.2, 51);
-    let whole = Rect::sized(TEXTURE.width, TEXTURE.height);
-    for request in [
-        request::set_scanout(0, scene::ID, whole),
-        request::resource_flush(scene::ID, whole),
-    ] {
-        assert_eq!(send(&mut vmm, &request), ResponseType::OK_NODATA);
-    }
+    let mut vmm = connect_and_show(&patient);
     let renderer = patient.renderer();
     kill_process(renderer, Signal::STOP).unwrap();
     let waited = set_bus_master(&mut vmm, false);
@@ -51,7 +49,7 @@ fn a_sleep_waits_for_the_picture_no_longer_than_its_vmm_may_and_the_guest_goes_o
     let needs_reset = DeviceStatus(DeviceStatus::DEVICE_NEEDS_RESET);
     assert!(!vmm.status().contains(needs_reset.0));
     // Only the picture was given up, until the guest flushes again.
-    let flush = request::resource_flush(scene::ID, whole);
+    let flush = request::resource_flush(scene::ID, WHOLE);
     assert_eq!(send(&mut vmm, &flush), ResponseType::OK_NODATA);
     let image = patient.server.device.screenshot(0, false).unwrap().image;
     assert!(image.pixels.chunks(4).all(|pixel| pixel == [0, 0, 51, 255]));
@@ -63,11 +61,7 @@ fn a_renderer_that_a_sleep_would_wait_for_is_ended_and_the_guest_is_told() {
     let patient = Patient::start(|_| {});
     let mut vmm = connect(&patient);
     make_target(&mut vmm);
-    let renderer = patient.renderer();
-    kill_process(renderer, Signal::STOP).unwrap();
-    let create = request::in_context(2, request::ctx_create(2));
-    vmm.offer(0, &create, (ANSWER, 24));
-    thread::sleep(Duration::from_millis(100));
+    stop_within_a_command(&patient, &mut vmm);
     let waited = set_bus_master(&mut vmm, false);
     assert!(
         waited >= VMM_PATIENCE / 2 && waited < QEMU_LIMIT,
@@ -89,10 +83,7 @@ fn a_renderer_that_a_reset_would_wait_for_is_ended() {
     let patient = Patient::start(|_| {});
     let mut vmm = connect(&patient);
     make_target(&mut vmm);
-    kill_process(patient.renderer(), Signal::STOP).unwrap();
-    let create = request::in_context(2, request::ctx_create(2));
-    vmm.offer(0, &create, (ANSWER, 24));
-    thread::sleep(Duration::from_millis(100));
+    stop_within_a_command(&patient, &mut vmm);
     let start = Instant::now();
     vmm.client.reset().unwrap();
     let waited = start.elapsed();
